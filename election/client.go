@@ -1,0 +1,115 @@
+package election
+
+import (
+	"context"
+	"time"
+
+	coordination "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+var (
+	createOptions = meta.CreateOptions{FieldManager: "mooring"}
+	updateOptions = meta.UpdateOptions{FieldManager: "mooring"}
+)
+
+// isMissing tells a Lease that does not exist from a namespace or API that
+// does not: both are NotFound and both mean that nobody holds.
+func isMissing(err error) bool { return apierrors.IsNotFound(err) }
+
+func listLeases(c coordinationclient.LeaseInterface) cache.ListWithContextFunc {
+	return func(ctx context.Context, o meta.ListOptions) (runtime.Object, error) { return c.List(ctx, o) }
+}
+
+func watchLeases(c coordinationclient.LeaseInterface) cache.WatchFuncWithContext {
+	return func(ctx context.Context, o meta.ListOptions) (watch.Interface, error) { return c.Watch(ctx, o) }
+}
+
+// keepMember writes this node's member Lease every ten seconds, at once at the
+// start and soon again after a failure.
+func (e *Elector) keepMember(ctx context.Context) error {
+	var last *coordination.Lease
+	for {
+		wait := memberEvery
+		l, err := e.writeMember(ctx, last, e.opt.Member)
+		switch {
+		case err == nil:
+			last = l
+			e.leases.putMember(l)
+		case apierrors.IsConflict(err) && last != nil && e.opt.Now()-e.firstRun < 3*memberEvery:
+			if e.foreign(ctx) {
+				return ErrDuplicateNode
+			}
+			last, wait = nil, time.Second
+		default:
+			last, wait = nil, time.Second
+			e.complain("write of the member Lease failed", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// writeMember updates the Lease as last written, or as the server has it.
+func (e *Elector) writeMember(ctx context.Context, last *coordination.Lease, m Member) (*coordination.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	var err error
+	if last == nil {
+		last, err = e.client.Get(ctx, memberName+e.opt.Node, meta.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return e.client.Create(ctx, encodeMember(nil, m, e.opt.Identity, e.opt.Clock()), createOptions)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return e.client.Update(ctx, encodeMember(last, m, e.opt.Identity, e.opt.Clock()), updateOptions)
+}
+
+// foreign says whether somebody else has written our member Lease.
+func (e *Elector) foreign(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	l, err := e.client.Get(ctx, memberName+e.opt.Node, meta.GetOptions{})
+	return err == nil && l.Spec.HolderIdentity != nil && *l.Spec.HolderIdentity != e.opt.Identity
+}
+
+// Leave marks this node as leaving, so that nobody hands a group to it.
+func (e *Elector) Leave(ctx context.Context) error {
+	m := e.opt.Member
+	m.Live = false
+	_, err := e.writeMember(ctx, nil, m)
+	return err
+}
+
+// Acquired is when the holder now known took the group, by the clock of the
+// node that wrote it; false when there is no sound record.
+func (e *Elector) Acquired() (time.Time, bool) {
+	l, _ := e.leases.last()
+	if v := toView(l, e.leases.known); !v.Sound || l.Spec.AcquireTime == nil {
+		return time.Time{}, false
+	}
+	return l.Spec.AcquireTime.Time, true
+}
+
+// Age is how long ago the last write of the record began by this node's own
+// clock of events; 0 while it has not been seen.
+func (e *Elector) Age() lb.Instant {
+	e.leases.mu.Lock()
+	defer e.leases.mu.Unlock()
+	if !e.leases.synced {
+		return 0
+	}
+	return e.opt.Now() - e.leases.at
+}

@@ -1,0 +1,99 @@
+package election
+
+import (
+	"time"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// timer names one deadline of the machine.
+type timer uint8
+
+const (
+	onRefresh timer = iota // write the address again
+	onWake                 // the fence: passed means that this agent was frozen
+	onLease                // the last write no longer proves the term
+	onRead                 // look at the record again
+	onClaim                // the permission to claim ends
+	onSign                 // the hand-over's target has not shown itself
+	onSwap                 // a swap has had its time and its answer is missing
+	onLinger               // flows that were under way have had their time
+	onForward              // and so has the forwarding to the old holder
+	onRepair               // the record may be written again
+	timers
+)
+
+// deadlines are the machine's pending timers; zero is none.
+type deadlines [timers]lb.Instant
+
+func (d *deadlines) set(t timer, at lb.Instant) { d[t] = at }
+func (d *deadlines) clear(ts ...timer) {
+	for _, t := range ts {
+		d[t] = 0
+	}
+}
+
+// next is the earliest deadline, or 0.
+func (d *deadlines) next() lb.Instant {
+	var first lb.Instant
+	for _, at := range d {
+		if at != 0 && (first == 0 || at < first) {
+			first = at
+		}
+	}
+	return first
+}
+
+// take returns the earliest timer due at now and clears it.
+func (d *deadlines) take(now lb.Instant) (timer, bool) {
+	best, found := timer(0), false
+	for t, at := range d {
+		if at != 0 && at <= now && (!found || at < d[best]) {
+			best, found = timer(t), true
+		}
+	}
+	if found {
+		d[best] = 0
+	}
+	return best, found
+}
+
+// ageing measures how old a record is. Only time covered by this node's own
+// quorum reads counts: a hung API server looks healthy to a watch for 45 s, and
+// a holder that cannot write because nobody can has not died.
+type ageing struct {
+	version string
+	// seen is when this version was first seen, in any way.
+	seen lb.Instant
+	// since is the end of the first read in an unbroken chain of quick reads
+	// that all showed this version; 0 is none.
+	since lb.Instant
+}
+
+// slowRead is the longest a read may take without breaking the chain.
+const slowRead = time.Second
+
+// saw notes a look at the record by any way.
+func (a *ageing) saw(now lb.Instant, version string) {
+	if a.seen == 0 || version != a.version {
+		*a = ageing{version: version, seen: now}
+	}
+}
+
+// answered notes that a read begun at begun showed the version now known.
+func (a *ageing) answered(now, begun lb.Instant) {
+	if a.since == 0 || now-begun > slowRead {
+		a.since = now
+	}
+}
+
+// failed notes a read without an answer: the age starts again at zero.
+func (a *ageing) failed() { a.since = 0 }
+
+// at is the record's proven age at the instant a read was begun.
+func (a *ageing) at(begun lb.Instant) time.Duration {
+	if a.since == 0 || begun < a.since {
+		return 0
+	}
+	return begun - a.since
+}

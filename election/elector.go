@@ -1,0 +1,321 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	coordination "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/klog/v2"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// ErrDuplicateNode is returned by Run when a second agent uses this node's name.
+var ErrDuplicateNode = errors.New("another agent runs under this node's name: give each node its own (`node:` in the configuration)")
+
+// Options are an elector's settings; all but Log are required.
+type Options struct {
+	// Config reaches every API server; it must not limit the request rate.
+	Config    *rest.Config
+	Namespace string
+	// Group is the Lease's name; Node this node's, the holderIdentity.
+	Group, Node  string
+	Lease, Renew time.Duration
+	// Member is what this node's member Lease says.
+	Member Member
+	// Identity tells this agent from another one of the same node name.
+	Identity string
+	// Now is CLOCK_BOOTTIME, Clock the time of day for renewTime.
+	Now   func() lb.Instant
+	Clock func() time.Time
+	// Deliver takes the events; it must not block.
+	Deliver func(Event)
+	Log     *slog.Logger
+}
+
+// Elector reads and writes one group's Lease and this node's member Lease as a
+// Machine wants it. It decides nothing.
+type Elector struct {
+	opt     Options
+	client  coordinationclient.LeaseInterface
+	leases  *leases
+	wish    atomic.Pointer[Lock]
+	writing sync.Mutex
+	// tasks are requests of Do; Run carries them out.
+	tasks chan func(context.Context)
+	reads [2]atomic.Bool // in flight: quick and patient ones
+
+	mu       sync.Mutex
+	renewAt  lb.Instant
+	backoff  time.Duration
+	restart  context.CancelFunc // ends the running LeaderElector
+	ended    chan struct{}      // closed when it has ended
+	said     string             // last complaint, logged once
+	firstRun lb.Instant
+}
+
+// NewElector prepares an elector; nothing is sent before Run.
+func NewElector(opt Options) (*Elector, error) {
+	cfg := rest.CopyConfig(opt.Config)
+	cfg.QPS = -1
+	c, err := coordinationclient.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("client for Leases: %v", err)
+	}
+	e := &Elector{opt: opt, client: c.Leases(opt.Namespace), tasks: make(chan func(context.Context), 16)}
+	e.leases = newLeases(opt.Now, opt.Group, opt.Deliver)
+	e.leases.resolve = e.resolve
+	e.wish.Store(&Lock{})
+	if e.opt.Log == nil {
+		e.opt.Log = slog.New(slog.DiscardHandler)
+	}
+	return e, nil
+}
+
+// Run watches the Leases, runs the LeaderElector and keeps the member Lease
+// until ctx ends. It returns ErrDuplicateNode, or nil.
+func (e *Elector) Run(ctx context.Context) error {
+	ctx = klog.NewContext(ctx, logr.Discard())
+	e.firstRun = e.opt.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { e.watch(ctx); return nil })
+	g.Go(func() error { e.elect(ctx); return nil })
+	g.Go(func() error { return e.keepMember(ctx) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case task := <-e.tasks:
+				g.Go(func() error { task(ctx); return nil })
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// Do carries out Lock, Read, Repair and Swap; it never blocks, results are
+// delivered as events. Other actions are ignored.
+func (e *Elector) Do(a Action) {
+	switch a := a.(type) {
+	case Lock:
+		old := e.wish.Swap(&a)
+		if old.Mode != LockClosed && a.Mode == LockClosed {
+			e.stopElector()
+		}
+		if a.Mode == LockRenew && old.Mode != LockRenew {
+			e.renewNow()
+		}
+	case Read:
+		e.readSoon(a.Timeout)
+	case Repair:
+		e.enqueue(func(ctx context.Context) { e.repair(ctx, a.Record) })
+	case Swap:
+		e.enqueue(func(ctx context.Context) { e.swap(ctx, a) })
+	}
+}
+
+// enqueue drops a task when sixteen wait: their answers are overdue anyway and
+// the machine asks again.
+func (e *Elector) enqueue(task func(context.Context)) {
+	select {
+	case e.tasks <- task:
+	default:
+	}
+}
+
+// watch follows the namespace's Leases; after an API outage it is back within
+// a second of the server, not after client-go's thirty.
+func (e *Elector) watch(ctx context.Context) {
+	lw := &cache.ListWatch{
+		ListWithContextFunc:  listLeases(e.client),
+		WatchFuncWithContext: watchLeases(e.client),
+	}
+	quiet := logr.Discard()
+	r := cache.NewReflectorWithOptions(lw, &coordination.Lease{}, e.leases, cache.ReflectorOptions{
+		Name: "leases", Logger: &quiet,
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Steps: 3, Cap: time.Second, Jitter: 0.2},
+	})
+	tick := time.NewTicker(memberEvery / 2)
+	defer tick.Stop()
+	go r.RunWithContext(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			e.leases.tellMembers() // some may have grown too old
+		}
+	}
+}
+
+// elect runs client-go's LeaderElector over and over: its end means nothing,
+// won and lost come from the lock and the watch.
+func (e *Elector) elect(ctx context.Context) {
+	for ctx.Err() == nil {
+		le, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+			Lock: &lock{e}, LeaseDuration: e.opt.Lease, RenewDeadline: e.opt.Lease * 2 / 3,
+			RetryPeriod: 20 * time.Millisecond, Name: e.opt.Group,
+			Callbacks: leaderelection.LeaderCallbacks{
+				OnStartedLeading: func(context.Context) {}, OnStoppedLeading: func() {},
+			},
+		})
+		if err != nil {
+			panic("election: " + err.Error()) // constants above, checked by a test
+		}
+		run, cancel := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		e.mu.Lock()
+		e.restart, e.ended = cancel, ended
+		e.mu.Unlock()
+		le.Run(run)
+		cancel()
+		close(ended)
+	}
+}
+
+// stopElector ends the running LeaderElector; a new one starts by itself.
+func (e *Elector) stopElector() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.restart == nil {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	e.restart()
+	return e.ended
+}
+
+// nextRenewal is when the record shall be written again.
+func (e *Elector) nextRenewal() lb.Instant {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.renewAt
+}
+
+func (e *Elector) renewNow() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.renewAt = 0
+}
+
+// wrote plans the next write after one begun at begun.
+func (e *Elector) wrote(begun lb.Instant, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil {
+		e.renewAt, e.backoff = begun+e.opt.Renew, 0
+		return
+	}
+	e.backoff = min(max(2*e.backoff, 50*time.Millisecond), time.Second)
+	e.renewAt = e.opt.Now() + e.backoff
+}
+
+// readSoon reads the group's Lease; one quick and one patient read may be in
+// flight at a time.
+func (e *Elector) readSoon(timeout time.Duration) {
+	flight := &e.reads[0]
+	if timeout > readTimeout {
+		flight = &e.reads[1]
+	}
+	if !flight.CompareAndSwap(false, true) {
+		return
+	}
+	e.enqueueRead(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		begun := e.opt.Now()
+		l, err := e.client.Get(ctx, e.opt.Group, meta.GetOptions{})
+		flight.Store(false)
+		switch {
+		case err == nil:
+			e.leases.seen(l, number(l.ResourceVersion), ByRead, begun)
+		case isMissing(err):
+			last, _ := e.leases.last()
+			version := uint64(0)
+			if last != nil {
+				version = number(last.ResourceVersion) + 1
+			}
+			e.leases.seen(nil, version, ByRead, begun)
+		default:
+			e.complain("read of the Lease failed", err)
+			e.opt.Deliver(ReadFailed{Begun: begun})
+		}
+	}, flight)
+}
+
+// enqueueRead gives the flight back when there is no room for the task.
+func (e *Elector) enqueueRead(task func(context.Context), flight *atomic.Bool) {
+	select {
+	case e.tasks <- task:
+	default:
+		flight.Store(false)
+	}
+}
+
+// repair writes our record over whatever is there now.
+func (e *Elector) repair(ctx context.Context, r Record) {
+	base, _ := e.leases.last()
+	_ = e.write(ctx, r, base) // the view that follows tells
+}
+
+// swap replaces our own record, after the elector has ended: its next renewal
+// would steal the group back.
+func (e *Elector) swap(ctx context.Context, a Swap) {
+	<-e.stopElector()
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
+	defer cancel()
+	base, _ := e.leases.last()
+	if v := toView(base, e.leases.known); !v.Sound || v.Record.Transitions >= a.Record.Transitions {
+		e.readSoon(readTimeout)
+		e.opt.Deliver(Swapped{To: a.Record.Holder, Result: SwapLost})
+		return
+	}
+	err := e.put(ctx, a.Record, base)
+	result := SwapWon
+	switch {
+	case err == nil:
+	case apierrors.IsConflict(err) || isMissing(err):
+		result = SwapLost
+	default:
+		result = SwapUnanswered
+	}
+	e.opt.Deliver(Swapped{To: a.Record.Holder, Result: result})
+}
+
+// resolve asks for the member Lease of a holder that no watch has shown yet.
+func (e *Elector) resolve(node string) {
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	if l, err := e.client.Get(ctx, memberName+node, meta.GetOptions{}); err == nil {
+		e.leases.putMember(l)
+	}
+}
+
+// complain logs a failure once until it changes: an API outage is one line,
+// not a thousand.
+func (e *Elector) complain(what string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if text := what + err.Error(); text != e.said {
+		e.said = text
+		e.opt.Log.Warn(what, "lease", e.opt.Namespace+"/"+e.opt.Group, "err", err)
+	}
+}

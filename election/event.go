@@ -1,0 +1,225 @@
+package election
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// Event is something that happened, the only input of Machine.Step.
+type Event interface{ event() }
+
+// Via says how a View was come by.
+type Via uint8
+
+// The ways to learn of the record. Only Read and Write are quorum operations.
+const (
+	ByWatch Via = iota
+	ByRead
+	ByWrite
+)
+
+// String names the way.
+func (v Via) String() string { return [...]string{"watch", "read", "write"}[v] }
+
+type (
+	// Started is the first event. Alive: every VIP was found on its link,
+	// marked ours, and was refreshed silently at Begun.
+	Started struct {
+		Alive bool
+		Begun lb.Instant
+		// Last is the record remembered on disk, if Known.
+		Last  Record
+		Known bool
+		// SameBoot says that Last was written since this boot.
+		SameBoot bool
+	}
+	// Saw is a look at the record; Begun is when the request was sent.
+	Saw struct {
+		View  View
+		Via   Via
+		Begun lb.Instant
+	}
+	// ReadFailed is a read that was not answered in time, or with an error.
+	ReadFailed struct{ Begun lb.Instant }
+	// Members are all nodes that may hold the group.
+	Members struct{ All []Member }
+	// AddressIs is what the address sink reached.
+	AddressIs struct {
+		Held  bool
+		Begun lb.Instant
+		Late  bool
+		Err   string
+	}
+	// AddressGone is an address of ours that somebody else deleted.
+	AddressGone struct{}
+	// Probed is the result of a Probe: who answered for the VIPs, and whether
+	// any witness answered.
+	Probed struct {
+		Answers []string // MACs
+		Witness bool
+		Begun   lb.Instant
+		Err     string
+	}
+	// Claimed is a frame in which another host says it has a VIP of the group.
+	Claimed struct{ MAC string }
+	// Swapped is the result of a Swap.
+	Swapped struct {
+		To     string
+		Result SwapResult
+	}
+	// Carrier is the announcing link's state.
+	Carrier struct{ Up bool }
+	// Ask is a wish for a planned move; To empty is the best live candidate.
+	Ask struct {
+		To    string
+		Cause Cause
+	}
+	// Shutdown asks to give the group away and to end.
+	Shutdown struct{}
+	// Tick is a deadline that may have passed.
+	Tick struct{}
+)
+
+func (Started) event()     {}
+func (Saw) event()         {}
+func (ReadFailed) event()  {}
+func (Members) event()     {}
+func (AddressIs) event()   {}
+func (AddressGone) event() {}
+func (Probed) event()      {}
+func (Claimed) event()     {}
+func (Swapped) event()     {}
+func (Carrier) event()     {}
+func (Ask) event()         {}
+func (Shutdown) event()    {}
+func (Tick) event()        {}
+
+// SwapResult is how a swap of the record ended.
+type SwapResult uint8
+
+// A swap was written, refused because the record had changed, or not answered
+// (and may have been written all the same).
+const (
+	SwapWon SwapResult = iota
+	SwapLost
+	SwapUnanswered
+)
+
+// String names the result.
+func (r SwapResult) String() string { return [...]string{"won", "lost", "unanswered"}[r] }
+
+// Action is what the machine wants done, the only output of Machine.Step.
+type Action interface{ action() }
+
+// LockMode is what the resource lock may write.
+type LockMode uint8
+
+// The lock writes nothing, may swap the record to this node, or renews it.
+const (
+	LockClosed LockMode = iota
+	LockClaim
+	LockRenew
+)
+
+// String names the mode.
+func (m LockMode) String() string { return [...]string{"closed", "claim", "renew"}[m] }
+
+type (
+	// Hold puts the group's addresses on their links or refreshes them.
+	Hold struct {
+		NotAfter lb.Instant
+		Quiet    bool
+	}
+	// LetGo deletes them, at once.
+	LetGo struct{}
+	// Announce sends one announcement, in defence.
+	Announce struct{}
+	// Probe asks the wire for the VIPs and the witnesses.
+	Probe struct{}
+	// Read reads the record from an API server (quorum), within Timeout.
+	Read struct{ Timeout time.Duration }
+	// Lock sets what the elector may write.
+	Lock struct {
+		Mode LockMode
+		// Record to write; for LockClaim Version is the one to replace.
+		Record Record
+		// NotAfter ends the permission.
+		NotAfter lb.Instant
+	}
+	// Repair writes our record over a damaged or deleted one.
+	Repair struct{ Record Record }
+	// Swap writes Record over our own, with our own client.
+	Swap struct {
+		Record  Record
+		Timeout time.Duration
+	}
+	// Forward sends frames of flows that this node does not know to Node, the
+	// old holder, while a hand-over ends; an empty Node stops it.
+	Forward struct{ Node string }
+	// Remember keeps the record on disk.
+	Remember struct{ Record Record }
+	// Note is a decision, for people.
+	Note struct {
+		Reason Reason
+		Record Record
+		Cause  Cause
+		MAC    string
+		Node   string
+		Took   time.Duration
+		Detail string
+	}
+	// Done ends the agent: nothing of the group is left to do. Kept says that
+	// the addresses stay for the kernel to expire.
+	Done struct{ Kept bool }
+)
+
+func (Hold) action()     {}
+func (LetGo) action()    {}
+func (Announce) action() {}
+func (Probe) action()    {}
+func (Read) action()     {}
+func (Lock) action()     {}
+func (Repair) action()   {}
+func (Swap) action()     {}
+func (Forward) action()  {}
+func (Remember) action() {}
+func (Note) action()     {}
+func (Done) action()     {}
+
+// Reason is a decision's name in logs, Events, metrics and tests.
+type Reason string
+
+// The reasons.
+const (
+	Became         Reason = "Holding"          // holds and announces the VIPs
+	Adopted        Reason = "Adopted"          // found its own live VIPs at start
+	GaveUp         Reason = "HandedOver"       // let go after the target's sign
+	Fenced         Reason = "Fenced"           // let go at once
+	Frozen         Reason = "WokeUp"           // the agent slept past the fence
+	Unsure         Reason = "Unconfirmed"      // the API server no longer confirms
+	Sure           Reason = "Confirmed"        // and does again
+	Repaired       Reason = "RecordRepaired"   // Lease deleted or scribbled on
+	Foreign        Reason = "ForeignClaim"     // a stranger says it has the VIP
+	PeerClaim      Reason = "PeerClaim"        // a candidate says it has the VIP
+	Stranger       Reason = "AddressInUse"     // a stranger answers: not claimed
+	NoWitness      Reason = "NoWitness"        // cut off: not claimed
+	HolderAlive    Reason = "HolderStillThere" // record old, holder answers
+	MoveDropped    Reason = "MoveDropped"      // planned move not possible
+	MoveUndone     Reason = "MoveUndone"       // target did not take over
+	NoCandidate    Reason = "NoCandidate"      // nobody to hand over to
+	AddressFailed  Reason = "AddressFailed"    // the kernel refused the address
+	AddressBack    Reason = "AddressRestored"  // hand-deleted VIP put back
+	Claims         Reason = "Claiming"         // swaps the record to itself
+	HandingOver    Reason = "HandingOver"      // swapped the record to the target
+	NamedByRecord  Reason = "NamedByRecord"    // takes over as the record says
+	ClaimAbandoned Reason = "ClaimAbandoned"   // a claim ended without the swap
+)
+
+// describe prints events and actions for transcripts: "Name field=value".
+func describe(v any) string {
+	s := fmt.Sprintf("%T", v)
+	return s[strings.LastIndexByte(s, '.')+1:]
+}

@@ -1,0 +1,221 @@
+package election
+
+import (
+	"strconv"
+	"sync"
+
+	coordination "k8s.io/api/coordination/v1"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// leases is what this node knows of the namespace's Leases, fed by a reflector
+// (it is its store), by reads and by own writes, in the order of their
+// resourceVersions (KEP-5504: they compare as numbers).
+type leases struct {
+	now     func() lb.Instant
+	group   string
+	deliver func(Event)
+	// resolve looks up the member Lease of a holder that is not known yet.
+	resolve func(node string)
+
+	// order keeps deliveries in the order of the versions.
+	order sync.Mutex
+
+	mu      sync.Mutex
+	latest  *coordination.Lease // the group's; nil is none
+	version uint64              // newest resourceVersion seen of it
+	at      lb.Instant          // when it was seen
+	synced  bool
+	members map[string]member
+	told    []Member
+}
+
+type member struct {
+	lease *coordination.Lease
+	// renewed is when a renewal was last seen.
+	renewed lb.Instant
+}
+
+func newLeases(now func() lb.Instant, group string, deliver func(Event)) *leases {
+	return &leases{now: now, group: group, deliver: deliver, members: map[string]member{}}
+}
+
+// Add is part of cache.ReflectorStore.
+func (s *leases) Add(obj any) error { return s.Update(obj) }
+
+// Update is part of cache.ReflectorStore.
+func (s *leases) Update(obj any) error {
+	if l, ok := obj.(*coordination.Lease); ok {
+		s.watched(l)
+	}
+	return nil
+}
+
+// Delete is part of cache.ReflectorStore.
+func (s *leases) Delete(obj any) error {
+	l, ok := obj.(*coordination.Lease)
+	switch {
+	case !ok:
+	case l.Name == s.group:
+		s.seen(nil, number(l.ResourceVersion), ByWatch, s.now())
+	default:
+		s.mu.Lock()
+		delete(s.members, l.Name)
+		s.mu.Unlock()
+		s.tellMembers()
+	}
+	return nil
+}
+
+// Replace is part of cache.ReflectorStore: the list at a (re)start of the watch.
+func (s *leases) Replace(objs []any, version string) error {
+	found, names := false, map[string]bool{}
+	for _, obj := range objs {
+		if l, ok := obj.(*coordination.Lease); ok {
+			names[l.Name] = true
+			found = found || l.Name == s.group
+			s.watched(l)
+		}
+	}
+	s.mu.Lock()
+	for name := range s.members {
+		if !names[name] {
+			delete(s.members, name)
+		}
+	}
+	s.mu.Unlock()
+	s.tellMembers()
+	if !found {
+		s.seen(nil, number(version), ByWatch, s.now())
+	}
+	return nil
+}
+
+// Resync is part of cache.ReflectorStore and means nothing here.
+func (s *leases) Resync() error { return nil }
+
+func (s *leases) watched(l *coordination.Lease) {
+	if l.Name == s.group {
+		s.seen(l, number(l.ResourceVersion), ByWatch, s.now())
+		return
+	}
+	s.putMember(l)
+}
+
+// putMember keeps a member's Lease and tells the machine when that changes who
+// may hold.
+func (s *leases) putMember(l *coordination.Lease) {
+	if _, ok := toMember(l); !ok {
+		return
+	}
+	s.mu.Lock()
+	old := s.members[l.Name]
+	if old.lease == nil || number(old.lease.ResourceVersion) < number(l.ResourceVersion) {
+		s.members[l.Name] = member{lease: l, renewed: s.now()}
+	}
+	s.mu.Unlock()
+	s.tellMembers()
+}
+
+// tellMembers delivers the members when they differ from what was told.
+func (s *leases) tellMembers() {
+	s.mu.Lock()
+	now := s.now()
+	var all []Member
+	for _, m := range s.members {
+		if c, ok := toMember(m.lease); ok {
+			c.Live = c.Live && now-m.renewed < memberDead
+			all = append(all, c)
+		}
+	}
+	all = Ranked(s.group, all)
+	changed := !equalMembers(all, s.told)
+	if changed {
+		s.told = all
+	}
+	s.mu.Unlock()
+	if changed {
+		s.deliver(Members{All: all})
+	}
+}
+
+// known says whether a node has a member Lease.
+func (s *leases) known(node string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.members[memberName+node]
+	return ok
+}
+
+// seen takes a look at the group's Lease (nil: there is none) and delivers it.
+// One older than what is known is dropped if it came by watch; a read begun
+// after that sees a restored API server and is believed.
+func (s *leases) seen(l *coordination.Lease, version uint64, via Via, begun lb.Instant) {
+	s.order.Lock()
+	defer s.order.Unlock()
+	s.mu.Lock()
+	stale := s.synced && version < s.version
+	if stale && via == ByRead && begun > s.at {
+		stale = false
+	}
+	switch {
+	case stale && via != ByRead:
+		s.mu.Unlock()
+		return
+	case stale:
+		l = s.latest // newer than the answer, so known after the read began
+	default:
+		s.latest, s.version, s.at, s.synced = l, version, s.now(), true
+	}
+	s.mu.Unlock()
+	v := toView(l, s.known)
+	if v.Sound && !v.Candidate && s.resolve != nil {
+		// Never call a node damage before asking whether it is a member.
+		s.resolve(v.Record.Holder)
+		v.Candidate = s.known(v.Record.Holder)
+	}
+	s.deliver(Saw{View: v, Via: via, Begun: begun})
+}
+
+// last returns the Lease last seen, nil if there is none, and whether
+// anything was seen at all.
+func (s *leases) last() (*coordination.Lease, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.latest, s.synced
+}
+
+// number reads a resourceVersion; nonsense is 0.
+func number(version string) uint64 {
+	n, err := strconv.ParseUint(version, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func equalMembers(a, b []Member) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].Node != b[i].Node || a[i].Live != b[i].Live ||
+			!equalWords(a[i].MACs, b[i].MACs) || !equalWords(a[i].Addrs, b[i].Addrs) {
+			return false
+		}
+	}
+	return true
+}
+
+func equalWords(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}

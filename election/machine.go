@@ -1,0 +1,303 @@
+package election
+
+import (
+	"fmt"
+	"time"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// Phase is the state of one group on one node.
+type Phase uint8
+
+// The phases; the diagram stands in ARCHITECTURE.md.
+const (
+	Standby Phase = iota
+	Claiming
+	Holding
+	Draining
+)
+
+// String names the phase.
+func (p Phase) String() string {
+	return [...]string{"Standby", "Claiming", "Holding", "Draining"}[p]
+}
+
+// Config are a machine's constants.
+type Config struct {
+	// Group is the Lease's name; Self this node's.
+	Group, Self string
+	// Lease is the age at which a record may be taken without evidence, Renew
+	// the period of its renewal, ValidLft the kernel's fence.
+	// Lease >= Renew + ValidLft + 2 s, or a dead agent's address could still
+	// be answered when the next one takes it.
+	Lease, Renew, ValidLft time.Duration
+}
+
+// The machine's fixed waits.
+const (
+	refreshEvery = time.Second            // of the address, a quarter of the fence
+	signWait     = 500 * time.Millisecond // for a hand-over's target to show itself
+	swapTimeout  = time.Second            // for an answer to a swap
+	lingerFor    = 300 * time.Millisecond // for flows under way, after the sign
+	forwardFor   = 350 * time.Millisecond // just longer than the old holder lingers
+	readTimeout  = 200 * time.Millisecond  // of a read that decides
+	ageTimeout   = 1500 * time.Millisecond // of a read that measures the age
+	firstClaim   = time.Second             // silence before a Lease is first made
+	rankStep     = 50 * time.Millisecond   // between candidates of adjoining rank
+	repairEvery  = 100 * time.Millisecond
+)
+
+// Machine decides for one group on one node: events in, actions out. It has no
+// clock, does no I/O and logs nothing, so that a transcript is a test and a
+// simulation is a proof. Not safe for concurrent use.
+type Machine struct {
+	cfg   Config
+	phase Phase
+	now   lb.Instant
+	due   deadlines
+	out   []Action
+
+	known   Record // the last record believed
+	ever    bool   // whether there was one
+	sure    bool   // Holding: confirmed by the API server
+	members []Member
+	carrier bool
+	woke    lb.Instant // last start or fence: only younger reads count
+	age     ageing
+
+	wake     lb.Instant // wakeDeadline: last refresh begun + ValidLft
+	held     bool       // the address was reached in this phase
+	began    lb.Instant // when this change of hands began, for Took
+	since    lb.Instant // when this node came to hold
+	unsure   lb.Instant // when it stopped being sure
+	failing  lb.Instant // since when the address sink fails; 0 is not
+	how      Cause      // how this node came to hold
+	past     bool       // a record of an earlier run is remembered
+	claimed  bool       // Claiming: the lock may swap
+	rivals   int        // claims heard from a peer since it was last settled
+	read     lb.Instant // begin of the last read that measured the age
+	noted    Reason     // last complaint, so that it is said once
+	hand     handover
+	summon   summons
+	shutdown bool
+}
+
+// handover is a planned move under way.
+type handover struct {
+	active bool
+	target string
+	cause  Cause
+	tried  []string
+	record Record // as last swapped, or tried to
+	lost   int    // swaps refused because the record had changed
+}
+
+// summons is a record that names this node while it does not hold: a
+// hand-over's target, or a node that woke before anyone claimed.
+type summons struct {
+	active, read, probed bool
+	answers              []string
+}
+
+// New returns a machine in Standby. The first event must be Started.
+func New(cfg Config) *Machine { return &Machine{cfg: cfg, carrier: true} }
+
+// Status is what a machine can say of itself.
+type Status struct {
+	Phase     Phase
+	Confirmed bool
+	Record    Record
+	Known     bool
+	// Since is when this node came to hold; 0 while it does not.
+	Since lb.Instant
+	// Wake is the fence: when the kernel removes the address unless refreshed.
+	Wake lb.Instant
+}
+
+// Status returns the state as it is after the last Step.
+func (m *Machine) Status() Status {
+	s := Status{Phase: m.phase, Confirmed: m.sure, Record: m.known, Known: m.ever}
+	if m.phase == Holding || m.phase == Draining {
+		s.Since, s.Wake = m.since, m.wake
+	}
+	return s
+}
+
+// Next is the instant of the earliest deadline (send Tick then), or 0.
+func (m *Machine) Next() lb.Instant { return m.due.next() }
+
+// Step takes one event at the instant now and returns what to do, in order.
+// Deadlines that passed before now come first: an agent that was frozen lets go
+// before it believes anything it finds in its queue.
+func (m *Machine) Step(now lb.Instant, ev Event) []Action {
+	m.now, m.out = now, nil
+	for t, ok := m.due.take(now); ok; t, ok = m.due.take(now) {
+		m.fire(t)
+	}
+	m.handle(ev)
+	return m.out
+}
+
+func (m *Machine) handle(ev Event) {
+	switch ev := ev.(type) {
+	case Started:
+		m.onStarted(ev)
+	case Saw:
+		m.onSaw(ev)
+	case ReadFailed:
+		m.onReadFailed()
+	case Members:
+		m.members = ev.All
+	case AddressIs:
+		m.onAddress(ev)
+	case AddressGone:
+		m.onAddressGone()
+	case Probed:
+		m.onProbed(ev)
+	case Claimed:
+		m.onClaimed(ev.MAC)
+	case Swapped:
+		m.onSwapped(ev)
+	case Carrier:
+		m.onCarrier(ev.Up)
+	case Ask:
+		m.onAsk(ev)
+	case Shutdown:
+		m.onShutdown()
+	case Tick:
+	default:
+		panic(fmt.Sprintf("election: unknown event %T", ev))
+	}
+}
+
+// fire handles one deadline that has passed.
+func (m *Machine) fire(t timer) {
+	switch t {
+	case onWake:
+		m.becomeFenced(Frozen)
+	case onRefresh:
+		m.refresh()
+	case onLease:
+		m.becomeUnsure("no write within the lease")
+	case onRead:
+		m.lookAgain()
+	case onClaim:
+		m.abandon()
+	case onSign:
+		m.tryNext()
+	case onSwap:
+		m.onSwapped(Swapped{To: m.hand.target, Result: SwapUnanswered})
+	case onLinger:
+		m.letGo()
+	case onForward:
+		m.do(Forward{})
+	case onRepair:
+		m.lookAgain()
+	}
+}
+
+func (m *Machine) do(a ...Action) { m.out = append(m.out, a...) }
+
+// say appends a Note about the record now known.
+func (m *Machine) say(r Reason, n Note) {
+	n.Reason, n.Record = r, m.known
+	m.do(n)
+}
+
+// complain says a thing once until something else is said or it is settled.
+func (m *Machine) complain(r Reason, n Note) {
+	if m.noted != r {
+		m.noted = r
+		m.say(r, n)
+	}
+}
+
+// believe takes a record as the known one and keeps it on disk.
+func (m *Machine) believe(r Record) {
+	changed := !m.ever || !r.term(m.known)
+	m.known, m.ever = r, true
+	if changed {
+		m.do(Remember{Record: r})
+	}
+}
+
+// mine is the record that this node writes in its present term.
+func (m *Machine) mine() Record {
+	r := m.known
+	r.Holder, r.From = m.cfg.Self, ""
+	return r
+}
+
+// onStarted adopts an address that is still alive, or waits as Standby. A
+// remembered record that names another is enough to let go: this node was told.
+func (m *Machine) onStarted(ev Started) {
+	m.woke = m.now
+	m.known, m.past = ev.Last, ev.Known
+	m.known.Version = ""
+	m.age.saw(m.now, "")
+	recent := ev.Known && ev.SameBoot
+	if ev.Alive && (!recent || ev.Last.Holder == m.cfg.Self) {
+		m.began, m.ever = m.now, recent
+		m.becomeHolding(CauseAdopted)
+		m.onAddress(AddressIs{Held: true, Begun: ev.Begun})
+		m.sure = false
+		m.unsure = m.now
+		m.due.clear(onLease)
+		m.do(Read{Timeout: readTimeout})
+		m.due.set(onRead, m.now+readTimeout+50*time.Millisecond)
+		return
+	}
+	m.do(LetGo{}, Read{Timeout: ageTimeout})
+	m.due.set(onRead, m.now+time.Second)
+}
+
+// onSaw is the centre: a look at the record decides by phase.
+func (m *Machine) onSaw(ev Saw) {
+	v := judge(m.known, m.ever, ev.View)
+	switch m.phase {
+	case Standby, Claiming:
+		m.standbySaw(ev, v)
+	case Holding:
+		m.holdingSaw(ev, v)
+	case Draining:
+		m.drainingSaw(ev, v)
+	}
+}
+
+func (m *Machine) onReadFailed() {
+	m.age.failed()
+	if m.phase == Holding && m.rivals > 0 {
+		m.settleRival()
+	}
+}
+
+func (m *Machine) onCarrier(up bool) {
+	back := up && !m.carrier
+	m.carrier = up
+	// A link that comes back may rejoin a network in which another holds.
+	if back && m.phase == Holding {
+		m.becomeUnsure("the link came back")
+		m.do(Read{Timeout: readTimeout})
+		m.due.set(onRead, m.now+readTimeout+50*time.Millisecond)
+	}
+}
+
+// lookAgain reads the record, as often as the phase wants it.
+func (m *Machine) lookAgain() {
+	switch {
+	case m.phase == Holding && m.sure:
+		// Only a repair is pending: the read shows whether it is still needed.
+		m.do(Read{Timeout: readTimeout})
+	case m.phase == Holding, m.phase == Draining:
+		m.do(Read{Timeout: readTimeout})
+		every := time.Second
+		if m.now-m.unsure < 5*time.Second || m.phase == Draining {
+			every = readTimeout + 50*time.Millisecond
+		}
+		m.due.set(onRead, m.now+every)
+	default:
+		m.do(Read{Timeout: ageTimeout})
+		m.due.set(onRead, m.now+time.Second)
+	}
+}

@@ -1,0 +1,57 @@
+package election
+
+import (
+	"hash/fnv"
+	"slices"
+	"strings"
+)
+
+// Member is one node that may hold the group, as its member Lease says.
+type Member struct {
+	Node string `json:"node"`
+	// MACs are the hardware addresses of its announcing links.
+	MACs []string `json:"macs"`
+	// Addrs are its own addresses on these links.
+	Addrs []string `json:"addrs"`
+	// Live says that its member Lease is renewed and that it is not leaving.
+	Live bool `json:"live"`
+}
+
+// rankOf orders nodes for a group by rendezvous hashing (Thaler and Ravishankar
+// 1998): every node computes the same order and a node that comes or goes
+// moves nobody else.
+func rankOf(group, node string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(group + "\x00" + node))
+	x := h.Sum64()
+	// FNV's last bytes mix badly; finish as in SplitMix64.
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// Ranked sorts members best first for the group.
+func Ranked(group string, members []Member) []Member {
+	out := slices.Clone(members)
+	slices.SortFunc(out, func(a, b Member) int {
+		ra, rb := rankOf(group, a.Node), rankOf(group, b.Node)
+		if ra != rb {
+			if ra > rb {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Node, b.Node)
+	})
+	return out
+}
+
+// ownerOf names the member that has the MAC, or "".
+func ownerOf(members []Member, mac string) string {
+	for _, m := range members {
+		if slices.Contains(m.MACs, mac) {
+			return m.Node
+		}
+	}
+	return ""
+}

@@ -1,0 +1,249 @@
+package election
+
+import (
+	"slices"
+	"time"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// becomeStandby ends whatever this node did for the group. The addresses must
+// have been let go already, or never been held.
+func (m *Machine) becomeStandby() {
+	if m.phase == Draining && m.due[onSign] != 0 {
+		panic("election: standby with a hand-over pending")
+	}
+	m.phase, m.sure, m.held = Standby, false, false
+	m.claimed, m.rivals, m.failing = false, 0, 0
+	m.hand, m.summon = handover{}, summons{}
+	m.due = deadlines{onForward: m.due[onForward]}
+	m.age = ageing{}
+	m.age.saw(m.now, m.known.Version)
+	m.do(Lock{Mode: LockClosed})
+	m.due.set(onRead, m.now+m.missed())
+	if m.shutdown {
+		m.do(Done{})
+	}
+}
+
+// missed is how long without a change is one missed renewal.
+func (m *Machine) missed() time.Duration { return m.cfg.Renew + m.cfg.Renew/4 }
+
+// standbySaw follows the record, measures its age and answers its summons.
+func (m *Machine) standbySaw(ev Saw, v verdict) {
+	version := ""
+	if v == same || v == successor {
+		m.believe(ev.View.Record)
+		version = m.known.Version
+	}
+	changed := m.age.seen == 0 || version != m.age.version
+	if changed {
+		m.age.saw(m.now, version)
+		m.noted = ""
+		// Unsound or gone: nobody renews it, so look at once.
+		wait := m.missed()
+		if version == "" {
+			wait = 0
+		}
+		m.due.set(onRead, m.now+wait)
+	}
+	named := version != "" && m.known.Holder == m.cfg.Self
+	switch {
+	case named && m.phase == Claiming && ev.Via != ByWatch && m.claimed:
+		m.becomeHolding(m.known.Cause)
+		return
+	case named:
+		m.summoned(ev)
+		return
+	case changed && m.phase == Claiming:
+		m.say(ClaimAbandoned, Note{Node: m.known.Holder, Detail: "the record was written meanwhile"})
+		m.becomeStandby()
+	}
+	m.summon = summons{}
+	if ev.Via == ByRead {
+		m.age.answered(m.now, ev.Begun)
+		m.considerBackstop(ev.Begun)
+	}
+}
+
+// considerBackstop claims a record that nobody has renewed for leaseDuration,
+// counted by own reads; a read that comes just at that age is asked for.
+func (m *Machine) considerBackstop(begun lb.Instant) {
+	if m.phase != Standby || m.shutdown {
+		return
+	}
+	need := m.needAge()
+	age := m.age.at(begun)
+	if age < need {
+		ripe := m.age.since + need
+		if next := m.due[onRead]; next == 0 || ripe < next {
+			m.due.set(onRead, max(ripe, m.now))
+		}
+		return
+	}
+	if !m.carrier {
+		m.complain(NoWitness, Note{Detail: "own link has no carrier"})
+		return
+	}
+	m.becomeClaiming(begun)
+}
+
+// needAge is the age at which this node may claim: later the worse its rank,
+// so that candidates do not all write at once, and twice as old while the
+// holder, cut off from the API servers only, still answers.
+func (m *Machine) needAge() time.Duration {
+	need := m.cfg.Lease
+	if !m.ever && !m.past {
+		need = firstClaim
+	}
+	if m.noted == HolderAlive {
+		need += m.cfg.Lease
+	}
+	rank := 0
+	for _, c := range Ranked(m.cfg.Group, m.members) {
+		if c.Node == m.cfg.Self {
+			break
+		}
+		if c.Live && c.Node != m.known.Holder {
+			rank++
+		}
+	}
+	return need + time.Duration(rank)*rankStep
+}
+
+// becomeClaiming asks the wire before it asks for the record.
+func (m *Machine) becomeClaiming(begun lb.Instant) {
+	if m.phase != Standby {
+		panic("election: claiming from " + m.phase.String())
+	}
+	m.phase, m.claimed, m.read = Claiming, false, begun
+	m.began = m.age.seen
+	m.due.set(onClaim, begun+time.Second)
+	m.do(Probe{})
+}
+
+// abandon ends a claim whose time is over. A swap that was written all the
+// same is found by the read and answered as a summons.
+func (m *Machine) abandon() {
+	if m.phase != Claiming {
+		return
+	}
+	m.say(ClaimAbandoned, Note{Detail: "no answer to the claim in time"})
+	age := m.age
+	m.becomeStandby()
+	m.age = age
+	m.do(Read{Timeout: ageTimeout})
+}
+
+// onProbed goes on with a claim or a summons.
+func (m *Machine) onProbed(ev Probed) {
+	switch {
+	case m.phase == Claiming && !m.claimed:
+		m.claimProbed(ev)
+	case m.phase == Standby && m.summon.active:
+		if ev.Err != "" {
+			m.complain(NoWitness, Note{Detail: ev.Err})
+			m.summon = summons{}
+			return
+		}
+		m.summon.probed, m.summon.answers = true, ev.Answers
+		m.answerSummons()
+	}
+}
+
+// claimProbed opens the lock when the wire is silent and a witness proves that
+// it is not this node that is cut off.
+func (m *Machine) claimProbed(ev Probed) {
+	peer, mac := m.sortAnswers(ev.Answers)
+	retry := func(r Reason, n Note) {
+		m.phase = Standby
+		m.due.clear(onClaim)
+		m.complain(r, n)
+	}
+	switch {
+	case ev.Err != "":
+		retry(NoWitness, Note{Detail: ev.Err})
+	case mac != "":
+		retry(Stranger, Note{MAC: mac, Detail: "a host of no candidate answers for the VIP"})
+	case !ev.Witness:
+		retry(NoWitness, Note{Detail: "neither gateway nor another candidate answers"})
+	case peer != "" && m.age.at(m.read) < 2*m.cfg.Lease:
+		retry(HolderAlive, Note{Node: peer})
+	default:
+		r := Record{
+			Holder: m.cfg.Self, Transitions: m.known.Transitions + 1, Cause: CauseExpired,
+			UID: m.known.UID, Version: m.age.version,
+		}
+		if !m.ever && !m.past {
+			r.Cause = CauseFirst
+		}
+		m.claimed = true
+		m.say(Claims, Note{Cause: r.Cause})
+		m.do(Lock{Mode: LockClaim, Record: r, NotAfter: m.due[onClaim]})
+		// The answer to a write sent in time may come later.
+		m.due.set(onClaim, m.due[onClaim]+swapTimeout)
+	}
+}
+
+// sortAnswers tells candidates' MACs from strangers'.
+func (m *Machine) sortAnswers(macs []string) (peer, stranger string) {
+	for _, mac := range macs {
+		switch owner := ownerOf(m.members, mac); owner {
+		case m.cfg.Self:
+		case "":
+			stranger = mac
+		default:
+			peer = owner
+		}
+	}
+	return peer, stranger
+}
+
+// summoned: the record names this node. A watch is a hint only; a quorum read
+// begun after the last wake-up and the wire decide.
+func (m *Machine) summoned(ev Saw) {
+	if m.phase != Standby {
+		return
+	}
+	fresh := ev.Via != ByWatch && ev.Begun > m.woke
+	if !m.summon.active {
+		m.summon = summons{active: true}
+		m.began = m.now
+		m.do(Probe{})
+		if !fresh {
+			m.do(Read{Timeout: readTimeout})
+		}
+		m.due.set(onRead, m.now+readTimeout+50*time.Millisecond)
+	}
+	if fresh {
+		m.summon.read = true
+		m.answerSummons()
+	}
+}
+
+// answerSummons holds when the record was read and nobody answers for the VIP
+// but the node that handed it over in this very term.
+func (m *Machine) answerSummons() {
+	if !m.summon.read || !m.summon.probed || m.shutdown {
+		return
+	}
+	others := slices.DeleteFunc(slices.Clone(m.summon.answers), func(mac string) bool {
+		owner := ownerOf(m.members, mac)
+		return owner == m.cfg.Self || owner != "" && owner == m.known.From
+	})
+	if peer, mac := m.sortAnswers(others); mac != "" || peer != "" {
+		r := Stranger
+		if peer != "" {
+			r = HolderAlive
+		}
+		m.complain(r, Note{MAC: mac, Node: peer, Detail: "the record names this node, another answers"})
+		m.summon = summons{}
+		m.due.set(onRead, m.now+time.Second)
+		return
+	}
+	cause := m.known.Cause
+	if m.known.From == "" {
+		cause = CauseNamed
+	}
+	m.becomeHolding(cause)
+}
