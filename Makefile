@@ -1,0 +1,56 @@
+# Mooring. Every target does its own set-up; test, demo and bench need root.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The lab's Kubernetes and the agent share a build cache: same flags for both.
+export CGO_ENABLED ?= 0
+GO ?= go
+E2E = cd e2e && $(GO)
+LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
+VULN = golang.org/x/vuln/cmd/govulncheck@v1.1.4
+
+.PHONY: build setup test test-unit test-race test-lab lint vuln bench demo image clean
+
+# The binary, bin/mooring.
+build:
+	$(GO) build -ldflags "-X main.version=$(VERSION)" -o bin/mooring ./cmd/mooring
+
+# Installs what tests and demo use and the machine lacks (Debian, Ubuntu).
+setup:
+	@sh e2e/setup.sh
+
+# Everything: unit, race, network namespaces, real control planes.
+test: setup test-unit test-race test-lab
+
+# Pure packages and those that need only this machine's kernel and HAProxy.
+test-unit:
+	$(GO) vet ./... && $(GO) test -count=1 ./...
+
+# The packages with goroutines, under the race detector.
+test-race:
+	CGO_ENABLED=1 $(GO) test -race -count=1 ./election/... ./internal/... ./vip/... ./haproxy/...
+
+# Stories on real control planes; builds Kubernetes the first time.
+test-lab:
+	$(E2E) vet ./... && $(GO) test -count=1 -timeout 60m ./lab/... && $(GO) test -count=1 -timeout 60m -v ./scenarios/...
+
+# House rules: golangci-lint with depguard.
+lint:
+	$(GO) run $(LINT) run ./... && $(E2E) run $(LINT) run --config ../.golangci.yml ./...
+
+# Known holes in what we link.
+vuln:
+	$(GO) run $(VULN) ./...
+
+# Figures beside keepalived and a direct API server, as ratios.
+bench: setup
+	$(E2E) run ./cmd/bench
+
+# The main job, shown: VIP up, power off, planned move. KEEP=1 leaves it running.
+demo: setup
+	$(E2E) run ./cmd/demo
+
+# The container image.
+image:
+	docker build --build-arg VERSION=$(VERSION) -t mooring:$(VERSION) .
+
+clean:
+	rm -rf bin

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"mooring.dev/mooring/election"
+	"mooring.dev/mooring/internal/agent"
+	"mooring.dev/mooring/internal/config"
+	"mooring.dev/mooring/internal/kube"
+	"mooring.dev/mooring/internal/lb"
+)
+
+// deliver passes an elector's event on; the agent exists before it runs.
+func (n *node) deliver(ev election.Event) { n.agent.Deliver(ev) }
+
+func (n *node) onClaim(c lb.Claim)      { n.agent.Deliver(election.Claimed{MAC: c.MAC.String()}) }
+func (n *node) onGone()                 { n.agent.Deliver(election.AddressGone{}) }
+func (n *node) onLink(c lb.LinkChange)  { n.agent.Deliver(election.Carrier{Up: c.Up}) }
+func (n *node) onProxy(s lb.ProxyState) { n.agent.SetProxy(s) }
+func (n *node) serversFile() string     { return filepath.Join(n.cfg.StateDir, "apiservers.json") }
+func (n *node) file(name string) string { return filepath.Join(n.cfg.RunDir, name) }
+func (n *node) refuse(why string)       { n.complain("config", why) }
+
+// onBackends takes the cluster's own list of API servers and keeps it on disk,
+// so that a cold site knows where to ask.
+func (n *node) onBackends(b []lb.Backend) {
+	var addrs []netip.AddrPort
+	for _, s := range b {
+		addrs = append(addrs, s.Addr)
+	}
+	n.servers.Set(addrs)
+	n.agent.SetBackends(b)
+	data, err := json.Marshal(addrs)
+	if err == nil {
+		err = errors.Join(os.WriteFile(n.serversFile()+".next", data, 0o600), os.Rename(n.serversFile()+".next", n.serversFile()))
+	}
+	if err != nil {
+		n.log.Warn("API servers not kept on disk", "err", err)
+	}
+}
+
+// seeds are the API servers of the configuration and of the last run.
+func (n *node) seeds() []lb.Backend {
+	addrs := slices.Clone(n.cfg.APIServer.Servers)
+	var kept []netip.AddrPort
+	data, err := os.ReadFile(n.serversFile())
+	if err == nil {
+		err = json.Unmarshal(data, &kept)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		n.log.Warn("kept API servers not read", "err", err)
+	}
+	for _, a := range kept {
+		if a.IsValid() && !slices.Contains(addrs, a) && !slices.Contains(n.cfg.APIServer.VIPs, a.Addr()) {
+			addrs = append(addrs, a)
+		}
+	}
+	var out []lb.Backend
+	for _, a := range addrs {
+		out = append(out, lb.BackendAt(a))
+	}
+	return out
+}
+
+// checkFiles writes what HAProxy's health check needs to the run directory.
+func (n *node) checkFiles(withClient bool) (lb.Check, error) {
+	c := lb.Check{Path: n.cfg.APIServer.Check.Path, ServerName: serverName, CAFile: n.file("ca.pem")}
+	if err := os.WriteFile(c.CAFile, n.servers.CAPEM(), 0o600); err != nil {
+		return c, fmt.Errorf("runDir: %v", err)
+	}
+	always := n.cfg.APIServer.Check.ClientCertificate == config.CertificateAlways
+	if pem := n.servers.ClientPEM(); len(pem) > 0 && (withClient || always) {
+		c.ClientPEM = n.file("client.pem")
+		if err := os.WriteFile(c.ClientPEM, pem, 0o600); err != nil {
+			return c, fmt.Errorf("runDir: %v", err)
+		}
+	}
+	return c, nil
+}
+
+// watchCertificate asks the API server, until it has answered, whether health
+// checks need a client certificate, and every ten minutes whether the VIPs are
+// in its serving certificate.
+func (n *node) watchCertificate(ctx context.Context) error {
+	settled := n.cfg.APIServer.Check.ClientCertificate != config.CertificateAuto
+	for {
+		pause := 10 * time.Minute
+		if !settled {
+			settled = n.settleCheck(ctx)
+		}
+		if !n.compareCertificate(ctx) || !settled {
+			pause = 5 * time.Second
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// settleCheck gives HAProxy the client certificate when anonymous access is off.
+func (n *node) settleCheck(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	open, err := n.servers.AnonymousReadyz(ctx)
+	if err != nil {
+		return false
+	}
+	if !open {
+		check, err := n.checkFiles(true)
+		if err != nil {
+			n.log.Error("health check without client certificate", "err", err)
+			return false
+		}
+		n.log.Info("anonymous access is off: HAProxy's health check presents the agent's certificate")
+		n.agent.SetCheck(check)
+	}
+	return true
+}
+
+// compareCertificate says which VIPs a client would refuse.
+func (n *node) compareCertificate(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	_, ips, err := n.servers.CertificateNames(ctx)
+	if err != nil {
+		return false
+	}
+	var missing []string
+	for _, ip := range n.cfg.APIServer.VIPs {
+		if !slices.Contains(ips, ip) {
+			missing = append(missing, ip.String())
+		}
+	}
+	text := ""
+	if len(missing) > 0 {
+		list := strings.Join(missing, ", ")
+		text = "the API server's certificate does not name " + list + ": clients will refuse it; add it to the " +
+			"certificate's SANs (kubeadm: apiServer.certSANs, then kubeadm init phase certs apiserver; k3s: --tls-san; k0s: api.sans)"
+	}
+	if n.complain("certificate", text) && text != "" {
+		n.log.Warn(text)
+		n.reporter.Report(kube.Note{Type: kube.Warning, Reason: "VIPNotInCertificate", Message: text})
+	}
+	return true
+}
+
+// complain sets or, with "", clears a standing complaint; true if it changed.
+func (n *node) complain(key, text string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.complaints[key]
+	n.complaints[key] = text
+	return old != text
+}
+
+// onNote turns a decision into a Kubernetes Event on the node.
+func (n *node) onNote(note election.Note) {
+	kind := kube.Normal
+	if agent.Warns(note.Reason) {
+		kind = kube.Warning
+	}
+	text := fmt.Sprintf("%s: %s", strings.Join(n.vipNames(), ", "), note.Reason)
+	for _, kv := range [][2]string{
+		{"cause", string(note.Cause)}, {"node", note.Node}, {"MAC", note.MAC}, {"", note.Detail},
+	} {
+		switch {
+		case kv[1] == "":
+		case kv[0] == "":
+			text += ": " + kv[1]
+		default:
+			text += ", " + kv[0] + " " + kv[1]
+		}
+	}
+	if note.Took != 0 {
+		text += fmt.Sprintf(", took %s", note.Took.Round(time.Millisecond))
+	}
+	n.reporter.Report(kube.Note{Type: kind, Reason: string(note.Reason), Message: text})
+	switch note.Reason {
+	case election.Stranger, election.Foreign:
+		n.complain("foreign", fmt.Sprintf("a host that is no candidate says it has a VIP: MAC %s; find it and take the address from it", note.MAC))
+	case election.Became, election.Adopted:
+		n.complain("address", "")
+	case election.AddressFailed:
+		n.complain("address", "the kernel refuses the address: "+note.Detail)
+	}
+}
+
+func (n *node) vipNames() []string {
+	var out []string
+	for _, v := range n.vips {
+		out = append(out, v.IP.String())
+	}
+	return out
+}
+
+// report is what `mooring status` shows.
+func (n *node) report(a *agent.Agent) report {
+	r := report{Status: a.Status(), Version: version, APIServers: n.servers.State()}
+	if t, ok := n.elector.Acquired(); ok {
+		r.HeldSince = t
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, text := range n.complaints {
+		if text != "" {
+			r.Complaints = append(r.Complaints, text)
+		}
+	}
+	slices.Sort(r.Complaints)
+	return r
+}

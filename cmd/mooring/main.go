@@ -1,0 +1,91 @@
+// Command mooring keeps a Kubernetes cluster's addresses.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the build: -ldflags "-X main.version=v1.2.3".
+var version = "dev"
+
+const usage = `mooring keeps a Kubernetes cluster's addresses.
+
+  mooring agent --config FILE         run on this node (static pod or systemd)
+  mooring status [--config FILE]      who holds the VIPs, since when and why
+  mooring move --to NODE              planned move; run it on the holder
+  mooring config check|minimal|reference [FILE]
+  mooring manifest rbac|namespace|static-pod|systemd
+  mooring version
+
+Every command takes --help.
+`
+
+// errUsage is a command line that was not understood; it was explained already.
+var errUsage = errors.New("see mooring --help")
+
+// command is one sub-command.
+type command func(ctx context.Context, args []string, out io.Writer) error
+
+func commands() map[string]command {
+	return map[string]command{
+		"agent": cmdAgent, "status": cmdStatus, "move": cmdMove, "config": cmdConfig, "manifest": cmdManifest,
+		"version": func(_ context.Context, _ []string, out io.Writer) error {
+			_, err := fmt.Fprintln(out, "mooring", version)
+			return err
+		},
+	}
+}
+
+func main() { os.Exit(run()) }
+
+// run parses, serves once and returns the exit code: 0 done, 1 failed, 2 usage.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	// The first signal asks, the second one ends at once.
+	context.AfterFunc(ctx, stop)
+	if len(os.Args) < 2 || os.Args[1] == "help" || os.Args[1] == "--help" || os.Args[1] == "-h" {
+		fmt.Print(usage)
+		return 0
+	}
+	cmd, ok := commands()[os.Args[1]]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "mooring: unknown command %q\n\n%s", os.Args[1], usage)
+		return 2
+	}
+	switch err := cmd(ctx, os.Args[2:], os.Stdout); {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	default:
+		fmt.Fprintln(os.Stderr, "mooring:", err)
+		return 1
+	}
+}
+
+// flags makes a flag set that explains itself.
+func flags(name, about string) *flag.FlagSet {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.Usage = func() {
+		fmt.Fprintf(fs.Output(), "mooring %s: %s\n", name, about)
+		fs.PrintDefaults()
+	}
+	return fs
+}
+
+// parse parses args; the error was printed by the flag set.
+func parse(fs *flag.FlagSet, args []string) error {
+	err := fs.Parse(args)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		return errUsage
+	}
+	return err
+}

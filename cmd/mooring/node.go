@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"mooring.dev/mooring/election"
+	"mooring.dev/mooring/haproxy"
+	"mooring.dev/mooring/internal/agent"
+	"mooring.dev/mooring/internal/config"
+	"mooring.dev/mooring/internal/kube"
+	"mooring.dev/mooring/internal/lb"
+	"mooring.dev/mooring/vip"
+)
+
+const (
+	group = "apiserver"
+	// hedge is how long one API server may take before the next is asked too.
+	hedge = 150 * time.Millisecond
+	// serverName is in every API server's certificate, whatever its address.
+	serverName = "kubernetes"
+)
+
+// links are the address sink: the kernel's addresses and the forwarding that
+// goes with a hand-over.
+type links struct {
+	*vip.Links
+	*vip.Forwarder
+}
+
+// plane is the data plane sink.
+type plane struct {
+	proxy     *haproxy.Proxy
+	redirects *haproxy.Redirects
+	base      haproxy.Config
+}
+
+// Frontends starts, changes or, without any, ends HAProxy.
+func (p plane) Frontends(ctx context.Context, f []lb.Frontend) (lb.ProxyState, error) {
+	if len(f) == 0 {
+		return lb.ProxyState{Why: "nothing to balance"}, p.proxy.Stop(ctx)
+	}
+	c := p.base
+	c.Frontends = f
+	return p.proxy.Set(ctx, c)
+}
+
+// Redirects makes exactly these stand.
+func (p plane) Redirects(ctx context.Context, r []lb.Redirect) error { return p.redirects.Set(ctx, r) }
+
+// node is everything one agent is composed of, for one configuration.
+type node struct {
+	cfg      config.Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	vips     []lb.Address
+	links    links
+	plane    plane
+	servers  *kube.Servers
+	reporter *kube.Reporter
+	elector  *election.Elector
+	watcher  *kube.Watcher
+	agent    *agent.Agent
+
+	mu         sync.Mutex
+	complaints map[string]string
+}
+
+// newNode builds a node; addresses of an earlier run that are still alive are
+// refreshed here, before anything slow.
+func newNode(cfg config.Config, s *supervisor) (*node, error) {
+	n := &node{cfg: cfg, log: s.log, registry: s.registry, complaints: map[string]string{}}
+	n.refuse(s.refused)
+	if err := n.findLinks(); err != nil {
+		return nil, err
+	}
+	n.links = links{vip.New(vip.Options{
+		Now: boottime, Log: n.log, Rate: cfg.Announce.Rate, Refresh: cfg.Announce.Refresh,
+		Claimed: n.onClaim, Changed: n.onGone, LinkChanged: n.onLink,
+	}), &vip.Forwarder{}}
+	if err := vip.Check(n.vips, cfg.APIServer.AllowOutsideSubnet); err != nil {
+		return nil, err
+	}
+	start := n.adopt()
+	if err := n.connect(); err != nil {
+		return nil, err
+	}
+	member, err := n.member()
+	if err != nil {
+		return nil, err
+	}
+	n.elector, err = election.NewElector(election.Options{
+		Config: n.servers.RESTConfig(hedge), Namespace: cfg.Namespace, Group: group, Node: cfg.Node,
+		Lease: cfg.Lease.Duration, Renew: cfg.Lease.Renew, Member: member,
+		Identity: cfg.Node + "_" + agent.BootID() + "_" + member.MACs[0],
+		Now:      boottime, Clock: time.Now, Deliver: n.deliver, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return n, n.compose(start)
+}
+
+// findLinks gives each VIP its link.
+func (n *node) findLinks() error {
+	for _, ip := range n.cfg.APIServer.VIPs {
+		link := n.cfg.Interface
+		if link == "" {
+			var err error
+			if link, err = vip.LinkFor(ip); err != nil {
+				return fmt.Errorf("interface: %v", err)
+			}
+		}
+		n.vips = append(n.vips, lb.Address{IP: ip, Link: link})
+	}
+	return nil
+}
+
+// adopt refreshes, silently, addresses of ours that are still alive, and
+// removes those that no configured VIP explains.
+func (n *node) adopt() election.Started {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	var s election.Started
+	var err error
+	if s.Last, s.Known, s.SameBoot, err = memoryOf(n.cfg).Load(); err != nil {
+		n.log.Warn("last record not known", "err", err)
+	}
+	alive, err := n.links.Alive(ctx, n.vips)
+	named := !s.Known || !s.SameBoot || s.Last.Holder == n.cfg.Node
+	if err == nil && len(alive) == len(n.vips) && named {
+		held, err := n.links.Set(ctx, lb.Holding{
+			Addresses: n.vips, ValidLft: n.cfg.Fence.ValidLifetime, Quiet: true,
+		})
+		s.Alive, s.Begun = err == nil && len(held.Added) == 0, held.Begun
+	}
+	keep := n.vips
+	if !s.Alive {
+		keep = nil
+		_, err = n.links.Set(ctx, lb.Holding{})
+	}
+	if gone, swept := n.links.Sweep(ctx, keep); swept != nil || err != nil {
+		n.log.Warn("left-over addresses not removed", "err", errors.Join(err, swept))
+	} else if len(gone) > 0 {
+		n.log.Info("removed addresses that an earlier run left", "addresses", fmt.Sprint(gone))
+	}
+	return s
+}
+
+// connect prepares everything that talks to API servers.
+func (n *node) connect() error {
+	var err error
+	n.servers, err = kube.NewServers(kube.ServersOptions{
+		Kubeconfig: n.cfg.Kubeconfig, Never: n.cfg.APIServer.VIPs, Log: n.log, Now: boottime,
+	})
+	if err != nil {
+		return err
+	}
+	n.servers.Set(n.knownServers())
+	cfg := n.servers.RESTConfig(0)
+	n.reporter, err = kube.NewReporter(cfg, kube.ReporterOptions{Node: n.cfg.Node, Now: time.Now, Log: n.log})
+	if err != nil {
+		return err
+	}
+	n.watcher, err = kube.NewWatcher(cfg, kube.WatcherOptions{
+		Backends: n.onBackends, Never: n.cfg.APIServer.VIPs, Log: n.log,
+	})
+	return err
+}
+
+// member is what this node's member Lease says.
+func (n *node) member() (election.Member, error) {
+	m := election.Member{Node: n.cfg.Node, Live: true}
+	for _, v := range n.vips {
+		mac, err := vip.MACs(v.Link)
+		if err != nil {
+			return m, err
+		}
+		own, err := vip.OwnAddrs(v.Link)
+		if err != nil {
+			return m, err
+		}
+		if !slices.Contains(m.MACs, mac.String()) {
+			m.MACs = append(m.MACs, mac.String())
+			for _, ip := range own {
+				if !slices.Contains(n.cfg.APIServer.VIPs, ip) {
+					m.Addrs = append(m.Addrs, ip.String())
+				}
+			}
+		}
+	}
+	return m, nil
+}
+
+// compose builds the data plane and the agent.
+func (n *node) compose(start election.Started) error {
+	check, err := n.checkFiles(false)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(n.cfg.RunDir, "haproxy-apiserver")
+	proxy, err := haproxy.New(haproxy.Options{Dir: dir, Log: n.log, Changed: n.onProxy})
+	if err != nil {
+		return err
+	}
+	n.plane = plane{
+		proxy: proxy, redirects: haproxy.NewRedirects(haproxy.RedirectOptions{Log: n.log}),
+		base: haproxy.Config{Name: group, MaxConn: n.cfg.APIServer.MaxConnections},
+	}
+	n.agent = agent.New(agent.Options{
+		Machine: election.Config{
+			Group: group, Self: n.cfg.Node, Lease: n.cfg.Lease.Duration, Renew: n.cfg.Lease.Renew,
+			ValidLft: n.cfg.Fence.ValidLifetime,
+		},
+		VIPs: n.vips, Witnesses: n.gateways(), Start: start,
+		Plane: lb.Snapshot{
+			VIPs: n.cfg.APIServer.VIPs, Balance: n.cfg.APIServer.Balance == config.BalanceHAProxy,
+			Port: n.cfg.APIServer.Port, ProxyPort: n.cfg.APIServer.ProxyPort, Seeds: n.seeds(), Check: check,
+		},
+		Addresses: n.links, Record: n.elector, DataPlane: n.plane, Memory: memoryOf(n.cfg),
+		Noted: n.onNote, Now: boottime, Clock: time.Now, Log: n.log,
+	})
+	return nil
+}
+
+// gateways are the witnesses that every site has.
+func (n *node) gateways() []lb.Address {
+	var out []lb.Address
+	for _, v := range n.vips {
+		gws, err := vip.Gateways(v.Link)
+		if err != nil {
+			n.log.Warn("gateway not known: only other candidates can be witnesses", "err", err)
+		}
+		for _, ip := range gws {
+			if a := (lb.Address{IP: ip, Link: v.Link}); ip.Is4() == v.IP.Is4() && !slices.Contains(out, a) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
+// run works until quit ends, which hands the group over, or reload does, which
+// leaves everything for the next node of this process to adopt.
+func (n *node) run(quit, reload context.Context) error {
+	n.links.Watch(n.vips)
+	// Adapters outlive the agent's loop: the hand-over needs them.
+	ctx, cancel := context.WithCancel(reload)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(quit, func() {
+		leave, done := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer done()
+		if err := n.elector.Leave(leave); err != nil {
+			n.log.Warn("not marked as leaving", "err", err)
+		}
+		n.agent.Deliver(election.Shutdown{})
+	})
+	defer stop()
+	for _, task := range []func(context.Context) error{
+		n.links.Run, n.servers.Run, n.watcher.Run, n.reporter.Run, n.elector.Run, n.plane.proxy.Run,
+		n.watchCertificate,
+		func(ctx context.Context) error { return n.serveMetrics(ctx, n.agent) },
+		func(ctx context.Context) error { return n.serveSocket(ctx, n.agent) },
+	} {
+		g.Go(func() error { return task(ctx) })
+	}
+	g.Go(func() error {
+		defer cancel()
+		kept, err := n.agent.Run(ctx)
+		n.log.Info("agent ends", "addressesKept", kept)
+		return err
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// knownServers are the API servers known before the cluster was asked.
+func (n *node) knownServers() []netip.AddrPort {
+	out := slices.Clone(n.cfg.APIServer.Servers)
+	for _, b := range n.seeds() {
+		if !slices.Contains(out, b.Addr) {
+			out = append(out, b.Addr)
+		}
+	}
+	return out
+}

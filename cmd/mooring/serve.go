@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"mooring.dev/mooring/election"
+	"mooring.dev/mooring/internal/agent"
+)
+
+// serveMetrics answers /metrics, /healthz and /readyz until ctx ends.
+func (n *node) serveMetrics(ctx context.Context, a *agent.Agent) error {
+	mux := http.NewServeMux()
+	sources := prometheus.Gatherers{a.Registry(), n.registry}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(sources, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", verdict(a.Healthy))
+	mux.HandleFunc("GET /readyz", verdict(a.Ready))
+	l, err := net.Listen("tcp", n.cfg.Metrics.Bind.String())
+	if err != nil {
+		return fmt.Errorf("metrics.bind: %v (another process has the port? choose a free one)", err)
+	}
+	return serve(ctx, l, mux)
+}
+
+// serveSocket answers `mooring status` and `mooring move` until ctx ends. Only
+// root reaches it.
+func (n *node) serveSocket(ctx context.Context, a *agent.Agent) error {
+	path := filepath.Join(n.cfg.RunDir, socketName)
+	_ = os.Remove(path) // of a dead agent: the lock file proves that it is dead
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("runDir: %v", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(n.report(a))
+	})
+	mux.HandleFunc("POST /move", func(w http.ResponseWriter, r *http.Request) {
+		text, err := moveTo(r.Context(), a, r.URL.Query().Get("to"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		fmt.Fprintln(w, text)
+	})
+	return serve(ctx, l, mux)
+}
+
+func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func verdict(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := check(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+// moveTo asks for a planned move and waits until it is over.
+func moveTo(ctx context.Context, a *agent.Agent, to string) (string, error) {
+	before := a.Status()
+	if before.HeldFor == 0 {
+		return "", fmt.Errorf("%s does not hold the VIPs: run this on %s", before.Node, orNone(before.Holder))
+	}
+	asked := time.Now()
+	a.Deliver(election.Ask{To: to, Cause: election.CauseMove})
+	deadline := time.After(8 * time.Second)
+	for {
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-deadline:
+			return "", errors.New("no end of the move within 8 s: see mooring status")
+		case <-time.After(20 * time.Millisecond):
+		}
+		for _, m := range a.Status().Moves {
+			if m.At.Before(asked) {
+				break
+			}
+			switch m.Reason {
+			case election.GaveUp:
+				return fmt.Sprintf("moved to %s in %s", m.Node, m.Took.Round(time.Millisecond)), nil
+			case election.MoveDropped, election.MoveUndone, election.NoCandidate:
+				return "", fmt.Errorf("%s %s: %s", m.Reason, m.Node, orNone(m.Detail))
+			}
+		}
+	}
+}

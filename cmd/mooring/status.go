@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"mooring.dev/mooring/internal/agent"
+	"mooring.dev/mooring/internal/config"
+	"mooring.dev/mooring/internal/kube"
+)
+
+const (
+	defaultConfig = "/etc/mooring/mooring.yaml"
+	socketName    = "agent.sock"
+)
+
+// report is what the agent's socket answers to GET /status.
+type report struct {
+	agent.Status
+	Version    string             `json:"version"`
+	HeldSince  time.Time          `json:"heldSince"`
+	APIServers []kube.ServerState `json:"apiServers"`
+	// Complaints are conditions that somebody should look at.
+	Complaints []string `json:"complaints,omitempty"`
+}
+
+func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
+	fs := flags("status", "asks this node's agent; works while the API server is down")
+	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
+	asJSON := fs.String("o", "table", "output: table or json")
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	body, err := ask(ctx, *path, http.MethodGet, "/status")
+	if err != nil {
+		return err
+	}
+	if *asJSON == "json" {
+		_, err := out.Write(body)
+		return err
+	}
+	var r report
+	if err := json.Unmarshal(body, &r); err != nil {
+		return fmt.Errorf("the agent's answer is not a status (another version?): %v", err)
+	}
+	return printStatus(out, r, time.Now())
+}
+
+func cmdMove(ctx context.Context, args []string, out io.Writer) error {
+	fs := flags("move", "hands the VIPs to another node; new connections are not lost")
+	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
+	to := fs.String("to", "", "the `NODE` to move to; empty is the best one")
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	body, err := ask(ctx, *path, http.MethodPost, "/move?to="+url.QueryEscape(*to))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(out, string(body))
+	return err
+}
+
+// ask sends one request to the agent's socket.
+func ask(ctx context.Context, path, method, target string) ([]byte, error) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(cfg.RunDir, socketName)
+	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+target, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no agent answers on %s: is it running on this node, with this configuration? (%v)", socket, err)
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(resp.Body); err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s", strings.TrimSpace(b.String()))
+	}
+	return b.Bytes(), nil
+}
+
+// printStatus draws the table, then what is wrong.
+func printStatus(out io.Writer, r report, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "VIP\tHOLDER\tSINCE\tSTATE HERE\tLAST MOVE\tCAUSE\tTOOK")
+	last, cause, took := "-", "-", "-"
+	for _, m := range r.Moves {
+		if m.Reason == "Holding" || m.Reason == "HandedOver" || m.Reason == "Fenced" || m.Reason == "Adopted" {
+			last, cause = ago(now, m.At)+" ago", string(m.Cause)
+			if m.Took != 0 {
+				took = m.Took.Round(time.Millisecond).String()
+			}
+			break
+		}
+	}
+	since := "-"
+	if !r.HeldSince.IsZero() {
+		since = ago(now, r.HeldSince)
+	}
+	holder := r.Holder
+	if holder == "" {
+		holder = "unknown"
+	}
+	for _, vip := range r.VIPs {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", vip, holder, since, stateHere(r), last, cause, took)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	printPlane(out, r)
+	for _, c := range r.Complaints {
+		fmt.Fprintln(out, "!", c)
+	}
+	return nil
+}
+
+// stateHere is the state with what a holder should know of it.
+func stateHere(r report) string {
+	switch {
+	case r.HeldFor == 0:
+		return r.State
+	case !r.Confirmed:
+		return fmt.Sprintf("%s (no API server confirms), fence %.1fs", r.State, r.Fence)
+	default:
+		return fmt.Sprintf("%s, fence %.1fs", r.State, r.Fence)
+	}
+}
+
+// printPlane tells the load balancer and the API servers in a line each.
+func printPlane(out io.Writer, r report) {
+	switch {
+	case r.Plan == "BalanceOff":
+		fmt.Fprintln(out, "\nload balancer: off, the holder's own API server answers")
+	case r.Proxy.Serving:
+		fmt.Fprintf(out, "\nload balancer: serving, API servers up: %s\n", orNone(strings.Join(r.Proxy.Up, " ")))
+	default:
+		fmt.Fprintf(out, "\nload balancer: NOT serving (%s), the holder's own API server answers\n", orNone(r.Proxy.Why))
+	}
+	var servers []string
+	for _, s := range r.APIServers {
+		text := s.Addr
+		if s.Suspect {
+			text += " (" + s.Why + ")"
+		}
+		servers = append(servers, text)
+	}
+	fmt.Fprintf(out, "this agent asks: %s\n", orNone(strings.Join(servers, ", ")))
+	var nodes []string
+	for _, m := range r.Members {
+		name := m.Node
+		if !m.Live {
+			name += " (not live)"
+		}
+		nodes = append(nodes, name)
+	}
+	fmt.Fprintf(out, "candidates, best first: %s\n", orNone(strings.Join(nodes, ", ")))
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// ago prints a past instant as kubectl does: 12s, 5m, 3h.
+func ago(now, then time.Time) string {
+	d := max(now.Sub(then), 0)
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
+}

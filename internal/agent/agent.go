@@ -1,0 +1,312 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mooring.dev/mooring/election"
+	"mooring.dev/mooring/internal/lb"
+)
+
+// Options are what an agent is made of; all are required but Witnesses.
+type Options struct {
+	Machine election.Config
+	// VIPs of the group, each on its link.
+	VIPs []lb.Address
+	// Witnesses are addresses whose answer proves that this node is not the
+	// one cut off: the gateways and those of the configuration.
+	Witnesses []lb.Address
+	// Start is the first event: what was found of an earlier run.
+	Start election.Started
+	// Plane is what the data plane is planned from at the start.
+	Plane lb.Snapshot
+
+	Addresses Addresses
+	Record    Record
+	DataPlane DataPlane
+	Memory    Memory
+	// Noted takes every decision; it must not block.
+	Noted func(election.Note)
+	Now   func() lb.Instant
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+// Agent runs one group on one node. One goroutine owns the state and does no
+// I/O; each sink has a task and a mailbox of its own, so that a slow HAProxy
+// never delays a fence.
+type Agent struct {
+	opt     Options
+	machine *election.Machine
+	metrics *Metrics
+	plane   lb.Snapshot
+	members []election.Member
+
+	events  chan election.Event
+	inputs  chan func(*Agent) bool // change the plane; true: plan anew
+	done    chan bool              // the machine is done; true: addresses kept
+	address *mailbox[addressWish]
+	probe   *mailbox[[]lb.Address]
+	defend  *mailbox[struct{}]
+	fronts  *mailbox[[]lb.Frontend]
+	redirs  *mailbox[[]lb.Redirect]
+	record  *mailbox[election.Record]
+	wished  atomic.Uint64 // sequence number of the newest address wish
+	forward []lb.Forward
+	status  atomic.Pointer[Status]
+	moves   []Move
+	ctx     context.Context // Run's, for the log
+}
+
+// addressWish is what the links shall hold.
+type addressWish struct {
+	seq     uint64
+	hold    lb.Holding
+	forward []lb.Forward
+	// flushed is closed when the wish was carried out, if not nil.
+	flushed chan struct{}
+}
+
+// New builds an agent; nothing starts before Run.
+func New(opt Options) *Agent {
+	a := &Agent{
+		opt: opt, machine: election.New(opt.Machine), metrics: newMetrics(opt.Machine.Group), plane: opt.Plane,
+		events: make(chan election.Event, 1024), inputs: make(chan func(*Agent) bool, 64), done: make(chan bool, 1),
+		address: newMailbox[addressWish](), probe: newMailbox[[]lb.Address](), defend: newMailbox[struct{}](),
+		fronts: newMailbox[[]lb.Frontend](), redirs: newMailbox[[]lb.Redirect](),
+		record: newMailbox[election.Record](),
+	}
+	a.publish()
+	return a
+}
+
+// Deliver takes an event from an adapter. It does not block: when a thousand
+// wait the loop is stuck and the fence will act.
+func (a *Agent) Deliver(ev election.Event) {
+	select {
+	case a.events <- ev:
+	default:
+		a.metrics.dropped.Inc()
+	}
+}
+
+// SetBackends takes the API servers as the cluster says.
+func (a *Agent) SetBackends(b []lb.Backend) {
+	a.input(func(a *Agent) bool {
+		a.plane.Backends = b
+		return true
+	})
+}
+
+// SetProxy takes HAProxy's state; the same state again plans nothing.
+func (a *Agent) SetProxy(s lb.ProxyState) {
+	a.input(func(a *Agent) bool {
+		old := a.plane.Proxy
+		if old.Serving == s.Serving && old.Why == s.Why && slices.Equal(old.Up, s.Up) {
+			return false
+		}
+		a.plane.Proxy = s
+		return true
+	})
+}
+
+func (a *Agent) input(f func(*Agent) bool) {
+	select {
+	case a.inputs <- f:
+	default:
+		a.metrics.dropped.Inc()
+	}
+}
+
+// Run works until ctx ends, which leaves everything as it is for the next
+// agent to adopt, or until a Shutdown event has been carried out. It returns
+// whether the addresses were kept.
+func (a *Agent) Run(ctx context.Context) (kept bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	a.ctx = ctx
+	g.Go(func() error { return a.address.serve(ctx, a.setAddresses) })
+	g.Go(func() error { return a.probe.serve(ctx, a.askWire) })
+	g.Go(func() error { return a.defend.serve(ctx, a.announce) })
+	g.Go(func() error { return a.fronts.serve(ctx, a.setFrontends) })
+	g.Go(func() error { return a.redirs.serve(ctx, a.setRedirects) })
+	g.Go(func() error { return a.record.serve(ctx, a.remember) })
+	g.Go(func() error {
+		defer cancel()
+		kept = a.loop(ctx)
+		return nil
+	})
+	return kept, g.Wait()
+}
+
+// loop owns the state.
+func (a *Agent) loop(ctx context.Context) (kept bool) {
+	a.step(a.opt.Start)
+	a.replan()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	beat := time.NewTicker(500 * time.Millisecond)
+	defer beat.Stop()
+	for {
+		timer.Reset(a.untilNext())
+		select {
+		case <-ctx.Done():
+			return true
+		case ev := <-a.events:
+			a.step(ev)
+		case f := <-a.inputs:
+			if f(a) {
+				a.replan()
+			}
+		case <-timer.C:
+			a.step(election.Tick{})
+		case <-beat.C:
+			a.publish()
+		case kept := <-a.done:
+			return kept
+		}
+	}
+}
+
+func (a *Agent) untilNext() time.Duration {
+	next := a.machine.Next()
+	if next == 0 {
+		return time.Hour
+	}
+	return max(next-a.opt.Now(), 0)
+}
+
+// step feeds the machine and hands its actions to the sinks.
+func (a *Agent) step(ev election.Event) {
+	if m, ok := ev.(election.Members); ok {
+		a.members = m.All
+	}
+	for _, act := range a.machine.Step(a.opt.Now(), ev) {
+		a.carryOut(act)
+	}
+	a.publish()
+}
+
+func (a *Agent) carryOut(act election.Action) {
+	switch act := act.(type) {
+	case election.Hold:
+		a.wish(lb.Holding{
+			Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: act.NotAfter, Quiet: act.Quiet,
+		}, nil)
+	case election.LetGo:
+		a.forward = nil
+		a.wish(lb.Holding{}, nil)
+	case election.Announce:
+		a.defend.post(struct{}{})
+	case election.Probe:
+		a.probe.post(a.witnesses())
+	case election.Forward:
+		a.forward = a.forwards(act.Node)
+		if act.Node == "" {
+			a.refreshForward()
+		}
+	case election.Remember:
+		a.record.post(act.Record)
+	case election.Note:
+		a.note(act)
+	case election.Done:
+		a.finish(act.Kept)
+	default:
+		a.opt.Record.Do(act)
+	}
+}
+
+// wish posts what the links shall hold; the forwards go in before an address.
+func (a *Agent) wish(h lb.Holding, flushed chan struct{}) {
+	seq := a.wished.Add(1)
+	a.address.post(addressWish{seq: seq, hold: h, forward: a.forward, flushed: flushed})
+}
+
+// refreshForward ends a forwarding without waiting for the next refresh.
+func (a *Agent) refreshForward() {
+	s := a.machine.Status()
+	if s.Phase != election.Holding && s.Phase != election.Draining {
+		a.wish(lb.Holding{}, nil)
+		return
+	}
+	a.wish(lb.Holding{
+		Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: s.Wake,
+		Quiet: s.Phase == election.Draining,
+	}, nil)
+}
+
+// finish waits for a pending LetGo to be carried out, then ends the loop.
+func (a *Agent) finish(kept bool) {
+	if kept {
+		a.done <- true
+		return
+	}
+	flushed := make(chan struct{})
+	a.forward = nil
+	a.wish(lb.Holding{}, flushed)
+	go func() {
+		<-flushed
+		a.done <- false
+	}()
+}
+
+// witnesses are all hosts whose answer proves that this node is not cut off;
+// the suspected holder never counts.
+func (a *Agent) witnesses() []lb.Address {
+	out := slices.Clone(a.opt.Witnesses)
+	holder := a.machine.Status().Record.Holder
+	for _, m := range a.members {
+		if m.Node == a.opt.Machine.Self || m.Node == holder {
+			continue
+		}
+		for _, s := range m.Addrs {
+			if ip, err := netip.ParseAddr(s); err == nil {
+				out = append(out, lb.Address{IP: ip, Link: a.opt.VIPs[0].Link})
+			}
+		}
+	}
+	return out
+}
+
+// forwards lists where frames of unknown flows go while node drains.
+func (a *Agent) forwards(node string) []lb.Forward {
+	var out []lb.Forward
+	for _, m := range a.members {
+		if m.Node != node || node == "" {
+			continue
+		}
+		for _, vip := range a.opt.VIPs {
+			for _, s := range m.Addrs {
+				if ip, err := netip.ParseAddr(s); err == nil && ip.Is4() == vip.IP.Is4() {
+					out = append(out, lb.Forward{VIP: vip, To: ip})
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+// replan hands the data plane what follows from its inputs.
+func (a *Agent) replan() {
+	d := lb.Plan(a.plane)
+	a.fronts.post(d.Frontends)
+	a.redirs.post(d.Redirects)
+	a.metrics.plane(a.plane)
+	a.publish()
+}
+
+// SetCheck takes another health check for the API servers.
+func (a *Agent) SetCheck(c lb.Check) {
+	a.input(func(a *Agent) bool {
+		a.plane.Check = c
+		return true
+	})
+}
