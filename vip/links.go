@@ -1,0 +1,175 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+const (
+	defaultRate    = 100
+	defaultRefresh = 30 * time.Second
+)
+
+// Options says how Links works and whom it tells. The callbacks are called
+// from Run's goroutines and must not block; those left nil are not called.
+type Options struct {
+	// Now reads CLOCK_BOOTTIME. It must not be nil.
+	Now func() lb.Instant
+	// Log takes what goes wrong in the background; nil discards it.
+	Log *slog.Logger
+	// Rate is the most announcements over one interface in any second, 100
+	// when 0. Some switches shut a port at 15.
+	Rate int
+	// Refresh is the period of the steady announcements, 30 s when 0. With
+	// more addresses on an interface than Rate allows in it, it grows to
+	// addresses/Rate seconds.
+	Refresh time.Duration
+	// Claimed hears of a foreign host that says it has a watched address, at
+	// most every 100 ms per IP and MAC. Probes are not claims.
+	Claimed func(lb.Claim)
+	// Changed hears that addresses of ours vanished from their links without
+	// our doing: Set again, if they may still be held.
+	Changed func()
+	// LinkChanged hears the state of each watched link, first as it is when
+	// Run starts or the link becomes watched, then each change. Up is: there,
+	// up and with carrier.
+	LinkChanged func(lb.LinkChange)
+}
+
+// Links holds virtual IPs on the links of this node's network namespace: the
+// one of the process, since goroutines move between threads. Its methods may
+// be called at the same time.
+type Links struct {
+	now         func() lb.Instant
+	log         *slog.Logger
+	claimed     func(lb.Claim)
+	changed     func()
+	linkChanged func(lb.LinkChange)
+	wire        *wire
+	announcer   *announcer
+
+	// mu is held during writes to the kernel; held is what they reached.
+	mu   sync.Mutex
+	held map[lb.Address]bool
+
+	watchMu sync.Mutex
+	watched []lb.Address
+	// rewatch and relink have one slot: what is watched has changed.
+	rewatch, relink chan struct{}
+}
+
+// New starts nothing and touches nothing.
+func New(o Options) *Links {
+	l := &Links{
+		now: o.Now, log: o.Log, claimed: o.Claimed, changed: o.Changed, linkChanged: o.LinkChanged,
+		wire: newWire(), held: map[lb.Address]bool{},
+		rewatch: make(chan struct{}, 1), relink: make(chan struct{}, 1),
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	if l.claimed == nil {
+		l.claimed = func(lb.Claim) {}
+	}
+	if l.changed == nil {
+		l.changed = func() {}
+	}
+	if l.linkChanged == nil {
+		l.linkChanged = func(lb.LinkChange) {}
+	}
+	if o.Rate <= 0 {
+		o.Rate = defaultRate
+	}
+	if o.Refresh <= 0 {
+		o.Refresh = defaultRefresh
+	}
+	l.announcer = newAnnouncer(newSchedule(o.Rate, o.Refresh), o.Now, l.wire.announce, l.log)
+	return l
+}
+
+// Run paces the announcements, and reports vanished addresses, foreign claims
+// and link changes, until ctx ends; that is no error. It is to be called
+// once. The addresses stay when it ends.
+func (l *Links) Run(ctx context.Context) error {
+	defer l.wire.close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.announcer.run(ctx) })
+	g.Go(func() error { return l.watchAddresses(ctx) })
+	g.Go(func() error { return l.watchLinks(ctx) })
+	g.Go(func() error { return l.listen(ctx) })
+	return g.Wait()
+}
+
+// Announce sends one announcement of each address now, to defend it (RFC 5227
+// §2.4). Left out without an error: addresses not held, those announced this
+// way less than a second ago, and those the interface's rate has no room for.
+func (l *Links) Announce(ctx context.Context, addrs []lb.Address) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.announcer.defend(plainAll(addrs))
+	return nil
+}
+
+// Alive lists those of the addresses that are now on their very link and
+// carry our mark, for adoption after a restart.
+func (l *Links) Alive(ctx context.Context, addrs []lb.Address) ([]lb.Address, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	there, err := present()
+	if err != nil {
+		return nil, err
+	}
+	var alive []lb.Address
+	for _, a := range plainAll(addrs) {
+		if there[a] {
+			alive = append(alive, a)
+		}
+	}
+	return alive, nil
+}
+
+// Sweep deletes each address that carries our mark, on any link but lo, and
+// is not in keep: what a dead predecessor left. Copies on lo serve connections
+// that are still draining. It returns what it deleted; an error joins what
+// could not be.
+func (l *Links) Sweep(ctx context.Context, keep []lb.Address) ([]lb.Address, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	there, err := present()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range plainAll(keep) {
+		delete(there, a)
+	}
+	k, err := openKernel()
+	if err != nil {
+		return nil, err
+	}
+	defer k.close()
+	var removed []lb.Address
+	var faults []error
+	for _, a := range union(there, nil) {
+		if !there[a] || a.Link == "lo" {
+			continue
+		}
+		if err := l.removeOne(k, a); err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		removed = append(removed, a)
+	}
+	return removed, errors.Join(faults...)
+}

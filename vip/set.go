@@ -1,0 +1,193 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// Set makes the links hold the wanted addresses for another ValidLft and lets
+// go of all others that this Links put there. It is idempotent. The returned
+// state is what was reached, also beside an error; the error joins one fault
+// per address and each says the way out.
+//
+// Addresses no longer wanted fall silent before they are deleted. One that is
+// there is refreshed, which never creates it; one that is not, also one that
+// was deleted by hand, is created and, unless Quiet, announced at once as far
+// as the rate allows; Run sends the rest. Past NotAfter, before or after the
+// writes, every address is deleted and the state says Late, without an error.
+func (l *Links) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
+	want, err := plain(want)
+	if err != nil {
+		return lb.Held{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k, err := openKernel()
+	if err != nil {
+		return lb.Held{}, err
+	}
+	defer k.close()
+	steps := diff(l.held, want.Addresses, l.finder(k, want.Addresses))
+	if l.late(want) {
+		return l.letGo(k, want)
+	}
+	begun := l.now()
+	held, err := l.write(ctx, k, steps, want)
+	held.Begun = begun
+	if l.late(want) {
+		return l.letGo(k, want)
+	}
+	var fresh []lb.Address
+	if !want.Quiet {
+		fresh = held.Added
+	}
+	l.announcer.keep(held.Have, fresh, begun+want.ValidLft)
+	return held, err
+}
+
+// late says whether the wish is void.
+func (l *Links) late(want lb.Holding) bool { return want.NotAfter != 0 && l.now() >= want.NotAfter }
+
+// letGo deletes everything held or wanted: who was frozen past NotAfter does
+// not know any more what is there, nor who has it now.
+func (l *Links) letGo(k *kernel, want lb.Holding) (lb.Held, error) {
+	var faults []error
+	for _, a := range union(l.held, want.Addresses) {
+		if err := l.removeOne(k, a); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return lb.Held{Late: true}, errors.Join(faults...)
+}
+
+// write does the steps. Deletions are done even when ctx has ended, since
+// letting go never waits.
+func (l *Links) write(ctx context.Context, k *kernel, steps []step, want lb.Holding) (lb.Held, error) {
+	var held lb.Held
+	var faults []error
+	for _, s := range steps {
+		if s.do == remove {
+			if err := l.removeOne(k, s.addr); err != nil {
+				faults = append(faults, err)
+			}
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			faults = append(faults, fmt.Errorf("%s left undone: %w", s, err))
+			break
+		}
+		added, err := l.addOne(k, s, want)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", s, err))
+			continue
+		}
+		l.held[s.addr] = true
+		held.Have = append(held.Have, s.addr)
+		if added {
+			held.Added = append(held.Added, s.addr)
+		}
+	}
+	slices.SortFunc(held.Have, compareAddresses)
+	slices.SortFunc(held.Added, compareAddresses)
+	return held, errors.Join(faults...)
+}
+
+// removeOne silences and deletes one address. One that could not be deleted
+// stays held, so that the next Set tries again.
+func (l *Links) removeOne(k *kernel, a lb.Address) error {
+	l.announcer.drop(a)
+	if err := k.remove(a); err != nil {
+		l.held[a] = true
+		return fmt.Errorf("remove: %w", err)
+	}
+	delete(l.held, a)
+	return nil
+}
+
+// addOne refreshes or creates one address and says whether it was created.
+// The kernel may differ from what was listed a moment ago, so each of the two
+// falls back to the other, once.
+func (l *Links) addOne(k *kernel, s step, want lb.Holding) (added bool, err error) {
+	a := s.addr
+	if s.do == replace {
+		if err := l.removeOther(k, a); err != nil {
+			return false, err
+		}
+	}
+	if s.do == refresh {
+		err := k.refresh(a, want.ValidLft)
+		if !errors.Is(err, errAbsent) {
+			return false, err
+		}
+		// Deleted by hand. The caller's Set will delete it if the wish is
+		// void by now, but it is not to appear at all.
+		if l.late(want) {
+			return false, nil
+		}
+	}
+	err = k.create(a, want.ValidLft)
+	if errors.Is(err, errExists) {
+		return false, k.refresh(a, want.ValidLft)
+	}
+	return err == nil, err
+}
+
+// removeOther removes an IPv6 address of the same IP with another prefix
+// length, beside which the kernel takes none of ours.
+func (l *Links) removeOther(k *kernel, a lb.Address) error {
+	index, err := k.linkIndex(a.Link)
+	if err != nil {
+		return err
+	}
+	all, err := k.dump()
+	if err != nil {
+		return err
+	}
+	for _, x := range all {
+		if x.index == index && x.ip == a.IP {
+			return k.removeAs(a, x.bits)
+		}
+	}
+	return nil
+}
+
+// finder says in which form a wanted address is on its link now. The kernel
+// is asked only when an address is wanted that is not held, so not at every
+// refresh.
+func (l *Links) finder(k *kernel, want []lb.Address) func(lb.Address) form {
+	unknown := slices.ContainsFunc(want, func(a lb.Address) bool { return !l.held[a] })
+	var all []ifAddr
+	if unknown {
+		var err error
+		if all, err = k.dump(); err != nil {
+			// Not fatal: creation tells too.
+			l.log.Warn("could not list addresses", "err", err)
+		}
+	}
+	return func(a lb.Address) form {
+		index, err := k.linkIndex(a.Link)
+		if err != nil {
+			return absent
+		}
+		return formOf(a, index, all)
+	}
+}
+
+// formOf looks for the address among all on the link with the index.
+func formOf(a lb.Address, index int, all []ifAddr) form {
+	found := absent
+	for _, x := range all {
+		switch {
+		case x.index != index || x.ip != a.IP:
+		case x.bits == hostBits(a.IP):
+			return hostForm
+		case a.IP.Is6():
+			found = otherForm
+		}
+	}
+	return found
+}
