@@ -59,6 +59,7 @@ func (r AnswerReport) questions(window time.Duration) []answered {
 	return out
 }
 
+// contains keeps a host that answers twice from counting as two.
 func contains(list []string, s string) bool {
 	for _, x := range list {
 		if x == s {

@@ -72,7 +72,8 @@ func TestAnswers(t *testing.T) {
 func TestAnswersThatDoNotCount(t *testing.T) {
 	r := answersOf("1", "1")
 	stranger := Frame{At: t0.Add(2 * time.Millisecond), Kind: Reply, IP: r.IP, MAC: hostMAC(12), Dst: hostMAC(100)}
-	announced := Frame{At: t0.Add(2 * time.Millisecond), Kind: Announcement, IP: r.IP, MAC: hostMAC(12), Dst: observerMAC}
+	announced := stranger
+	announced.Kind, announced.Dst = Announcement, observerMAC
 	early := Frame{At: t0.Add(-time.Millisecond), Kind: Reply, IP: r.IP, MAC: hostMAC(12), Dst: observerMAC}
 	r.Frames = append(r.Frames, stranger, announced, early)
 	if r.TwoHolders(0) != 0 || len(r.Announcements("")) != 1 || len(r.Announcements(hostMAC(11).String())) != 0 {
@@ -123,6 +124,7 @@ func advert(flags byte, about string, mac net.HardwareAddr) []byte {
 func TestParseFrame(t *testing.T) {
 	all, one := net.HardwareAddr{255, 255, 255, 255, 255, 255}, hostMAC(11)
 	noSource := neighborSolicitation(one, netip.IPv6Unspecified(), netip.MustParseAddr(VIP6))
+	question := neighborSolicitation(one, netip.MustParseAddr("fd99::1"), netip.MustParseAddr(VIP6))
 	noOption := advert(0x60, VIP6, hostMAC(12))[:14+40+24]
 	for name, tc := range map[string]struct {
 		raw  []byte
@@ -137,7 +139,7 @@ func TestParseFrame(t *testing.T) {
 		"reply":                     {arpFrame(2, hostMAC(99), one, VIP4, "10.99.0.99"), Reply, VIP4},
 		"reverse ARP":               {arpFrame(3, all, one, VIP4, VIP4), 0, ""},
 		"short ARP":                 {arpFrame(1, all, one, VIP4, VIP4)[:41], 0, ""},
-		"solicitation":              {neighborSolicitation(one, netip.MustParseAddr("fd99::1"), netip.MustParseAddr(VIP6)), Request, VIP6},
+		"solicitation":              {question, Request, VIP6},
 		"duplicate detection":       {noSource, Probing, VIP6},
 		"answer":                    {advert(0x60, VIP6, one), Reply, VIP6},
 		"unsolicited":               {advert(0x20, VIP6, one), Announcement, VIP6},

@@ -45,6 +45,7 @@ func newCgroups(prefix string, logf func(string, ...any)) *cgroups {
 	return c
 }
 
+// cgroupRoot prefers v1: where both are mounted, the cpu controller is on v1.
 func cgroupRoot() (root string, v2 bool) {
 	const v1 = "/sys/fs/cgroup/cpu"
 	if _, err := os.Stat(v1 + "/cpu.cfs_quota_us"); err == nil && writableDir(v1) {

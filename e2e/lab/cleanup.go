@@ -105,6 +105,7 @@ func (l *Lab) keepOrRemoveDir() {
 	l.t.Logf("lab: logs are kept for a day in %s (one directory per host, log/*.log)", l.dir)
 }
 
+// hasFailed believes the test, if it can tell, and the lab's own Fatalf.
 func (l *Lab) hasFailed() bool {
 	l.mu.Lock()
 	failed := l.failed
@@ -164,6 +165,7 @@ func sweep() {
 	}
 }
 
+// dirNames is empty for a directory that is not there: nothing to sweep.
 func dirNames(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -224,6 +226,8 @@ done
 exit 0
 `
 
+// startWatchdog is called before anything that it would have to clean up, the
+// switch's namespace excepted.
 func startWatchdog(prefix, cgroupRoot string) (*watchdog, error) {
 	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "lab-watchdog", prefix, cgroupRoot)
 	cmd.Dir = "/"

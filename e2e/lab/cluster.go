@@ -121,7 +121,7 @@ func lockFile(ctx context.Context, path string, logf func(string, ...any)) (func
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
 		if waited%heartbeat == 0 {
-			logf("lab: somebody else is building %s; waiting (%s)", filepath.Base(path), waited)
+			logf("lab: somebody else is building %s; waiting (%s)", strings.TrimSuffix(filepath.Base(path), ".lock"), waited)
 		}
 		select {
 		case <-ctx.Done():
@@ -171,6 +171,7 @@ func drain(r io.Reader, packages *atomic.Int64) string {
 	return said.String()
 }
 
+// report shows that the build is alive: without it ten silent minutes look like a hang.
 func report(done <-chan struct{}, packages *atomic.Int64, what string, logf func(string, ...any)) {
 	begun := time.Now()
 	tick := time.NewTicker(heartbeat)

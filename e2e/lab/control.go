@@ -85,6 +85,7 @@ func (l *Lab) servingSANs(nodes []*Node) []string {
 	return sans
 }
 
+// etcdArgs are kubeadm's with the election timing written out: measurements depend on it.
 func (l *Lab) etcdArgs(n *Node) []string {
 	var peers []string
 	for _, m := range l.All() {
@@ -104,6 +105,7 @@ func (l *Lab) etcdArgs(n *Node) []string {
 	}
 }
 
+// apiArgs are kubeadm's as far as a cluster without kubelets needs them.
 func (l *Lab) apiArgs(n *Node) []string {
 	k := l.keys()
 	return []string{l.cluster, "kube-apiserver",
@@ -146,6 +148,7 @@ func (l *Lab) AwaitReady(nodes ...*Node) {
 	}
 }
 
+// on are the nodes with power.
 func (l *Lab) on() []*Node {
 	var out []*Node
 	for _, n := range l.All() {
@@ -159,6 +162,8 @@ func (l *Lab) on() []*Node {
 // Ready says whether the node's API server answers /readyz with ok within 2 s.
 func (n *Node) Ready() bool { return n.ready() == nil }
 
+// ready asks anonymously and verifies the certificate. A server that has just begun
+// to listen answers 403 until it has read its roles.
 func (n *Node) ready() error {
 	resp, err := n.lab.Client().HTTP(2 * time.Second).Get("https://" + n.IP() + ":6443/readyz")
 	if err != nil {

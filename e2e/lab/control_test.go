@@ -159,16 +159,16 @@ func powerCut(t *testing.T, l *lab.Lab) {
 
 func cutOffIsCapped(t *testing.T, l *lab.Lab) {
 	n := l.Node(2)
-	n.CutLink(lab.SilentCut)
-	// Let the connections that were open notice.
-	time.Sleep(2 * time.Second)
+	n.CutLink(lab.CarrierLoss)
+	// The spinning begins when the connections that were open have given up.
+	time.Sleep(4 * time.Second)
 	busy := func() time.Duration { return n.APIServer().CPU() + n.Etcd().CPU() }
 	before, begun := busy(), time.Now()
-	time.Sleep(2 * time.Second)
+	time.Sleep(4 * time.Second)
 	share := float64(busy()-before) / float64(time.Since(begun))
 	n.HealLink()
 	t.Logf("cut off, the control plane took %.2f of a processor", share)
-	if share > 0.3 {
+	if share > 0.22 { // 0.15 and rounding; 0.4 to 0.8 without a cap
 		t.Errorf("a cut-off control plane took %.2f of a processor", share)
 	}
 	l.AwaitReady()

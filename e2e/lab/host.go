@@ -82,6 +82,7 @@ func (h *Host) plug() error {
 	return nil
 }
 
+// attachToSwitch is how every host but a pod is connected.
 func attachToSwitch(h *Host) error {
 	if err := plugVeth(h.lab.sw, h.space(), h.name, h.mac); err != nil {
 		return err
@@ -89,6 +90,7 @@ func attachToSwitch(h *Host) error {
 	return configure(h.space(), h.ip4, h.ip6)
 }
 
+// detachFromSwitch leaves no port behind: to its neighbours the host is off.
 func detachFromSwitch(h *Host) error { return removePort(h.lab.sw, h.name) }
 
 // powerOff ends every process at once and removes the namespace with everything
@@ -161,10 +163,14 @@ func (h *Host) HealLink() {
 	h.markCut(false, err)
 }
 
+// setCarrier works at the switch's end, as a pulled cable does: the host's own end
+// stays up and keeps its addresses.
 func (h *Host) setCarrier(on bool) error {
 	return h.lab.sw.netlink(func(nh *netlink.Handle) error { return setUp(nh, h.name, on) })
 }
 
+// markCut records the cut for balance: without its peers the host's control plane
+// is about to spin.
 func (h *Host) markCut(cut bool, err error) {
 	if err != nil {
 		h.lab.fatalf("link of %s: %v", h.name, err)
@@ -193,6 +199,7 @@ func (h *Host) HasOn(link, address string) bool {
 	return h.find(address, func(l string) bool { return l == link })
 }
 
+// find looks at the kernel, not at what anybody believes is configured.
 func (h *Host) find(address string, on func(link string) bool) bool {
 	want, found := h.lab.parseAddr(address), false
 	err := h.space().netlink(func(nh *netlink.Handle) error {
@@ -270,6 +277,7 @@ func (h *Host) HTTP(timeout time.Duration) *http.Client {
 	}}
 }
 
+// dialContext makes net/http use the host's network instead of the machine's.
 func (h *Host) dialContext(ctx context.Context, _, address string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {

@@ -40,6 +40,8 @@ func (l *Lab) RESTConfig() *rest.Config {
 	}
 }
 
+// dialLiving decides per connection, so a client made before a failure finds
+// another server as soon as its old connection is closed.
 func (l *Lab) dialLiving(ctx context.Context, _, _ string) (net.Conn, error) {
 	n := l.living()
 	if n == nil {
@@ -108,6 +110,7 @@ func (l *Lab) registerNodes() {
 	}
 }
 
+// object is what a kubelet would report of the node.
 func (n *Node) object() *corev1.Node {
 	now := metav1.NewTime(time.Now())
 	return &corev1.Node{

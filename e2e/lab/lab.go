@@ -137,8 +137,11 @@ func (l *Lab) Host(name string) *Host {
 	return l.fixedHost(name, octet)
 }
 
+// firstExtraHost leaves .1–.99 to nodes and the observer, .100 to the client.
 const firstExtraHost = 101
 
+// fixedHost finds or makes a host. Hosts that the lab itself needs have fixed
+// addresses, so that captures of different runs can be compared.
 func (l *Lab) fixedHost(name string, octet int) *Host {
 	if h := l.host(name); h != nil {
 		return h
@@ -233,6 +236,7 @@ func (l *Lab) onStop(f func()) {
 	l.stops = append(l.stops, f)
 }
 
+// must is for what only a broken machine makes fail: no test has to look at it.
 func (l *Lab) must(err error) {
 	if err != nil {
 		l.fatalf("%v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 )
@@ -41,4 +42,16 @@ func Mooring(t T) string {
 		t.Fatalf("lab: %v", err)
 	}
 	return path
+}
+
+// Install applies the manifests that agents need, as the binary under test
+// prints them: namespace and RBAC.
+func (l *Lab) Install() {
+	for _, name := range []string{"namespace", "rbac"} {
+		out, err := exec.Command(Mooring(l.t), "manifest", name).Output()
+		if err != nil {
+			l.t.Fatalf("mooring manifest %s: %v", name, err)
+		}
+		l.Apply(out)
+	}
 }

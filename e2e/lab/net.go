@@ -104,6 +104,8 @@ func configure(s *space, ip4, ip6 netip.Addr) error {
 	})
 }
 
+// addAddrs skips duplicate detection for IPv6: it would make an address unusable
+// for its first second, which a test would take for an outage.
 func addAddrs(h *netlink.Handle, link string, prefixes ...string) error {
 	dev, err := h.LinkByName(link)
 	if err != nil {
@@ -138,8 +140,10 @@ func addRoutes(h *netlink.Handle, routes ...[2]string) error {
 	return nil
 }
 
+// up is setUp for the usual case.
 func up(h *netlink.Handle, link string) error { return setUp(h, link, true) }
 
+// setUp is administrative: the other end of a cable loses its carrier.
 func setUp(h *netlink.Handle, link string, on bool) error {
 	dev, err := h.LinkByName(link)
 	if err != nil {

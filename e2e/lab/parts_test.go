@@ -214,7 +214,9 @@ func TestLockFileWaits(t *testing.T) {
 
 func TestGoBuildQuotesTheCompiler(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"go.mod": "module x\n\ngo 1.26\n", "x.go": "package main\n\nfunc main() { y() }\n"} {
+	for name, text := range map[string]string{
+		"go.mod": "module x\n\ngo 1.26\n", "x.go": "package main\n\nfunc main() { y() }\n",
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

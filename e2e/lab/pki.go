@@ -106,6 +106,7 @@ func (p *pki) serving(node string, sans []string) error {
 	return p.writePair("apiserver-"+node, cert, key)
 }
 
+// servingPrefix begins the common name of a serving certificate; the node follows.
 const servingPrefix = "kube-apiserver-"
 
 // serverOf is the node whose API server owns a serving certificate.
@@ -150,6 +151,8 @@ func (p *pki) roots() *x509.CertPool {
 	return pool
 }
 
+// newAuthority makes a self-signed authority. Three different ones are used so that
+// a certificate shown to the wrong party is refused, as in a real cluster.
 func newAuthority(name string) (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -204,6 +207,7 @@ func template(subject pkix.Name) (*x509.Certificate, error) {
 	}, nil
 }
 
+// keyPEM uses the SEC 1 form, which every component reads, service accounts included.
 func keyPEM(key crypto.Signer) ([]byte, error) {
 	ec, ok := key.(*ecdsa.PrivateKey)
 	if !ok {
@@ -217,6 +221,7 @@ func pemOf(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }
 
+// writePair writes NAME.crt and NAME.key.
 func (p *pki) writePair(name string, cert []byte, key crypto.Signer) error {
 	text, err := keyPEM(key)
 	if err != nil {
@@ -228,6 +233,7 @@ func (p *pki) writePair(name string, cert []byte, key crypto.Signer) error {
 	return p.write(name+".key", text)
 }
 
+// write keeps everything private: a lab may run on a shared machine.
 func (p *pki) write(name string, text []byte) error { return os.WriteFile(p.path(name), text, 0o600) }
 
 func (p *pki) path(name string) string { return filepath.Join(p.dir, name) }

@@ -29,8 +29,10 @@ func newPod(n *Node, name string, number int) *Host {
 	return h
 }
 
+// podPort is the node's end of a pod's cable.
 func podPort(h *Host) string { return fmt.Sprintf("pod%d", h.octet) }
 
+// attachPod connects the pod and makes it known to all nodes, as a CNI plugin does.
 func attachPod(n *Node, pod *Host) error {
 	if err := openPodBridge(n); err != nil {
 		return err
@@ -76,6 +78,7 @@ func openPodBridge(n *Node) error {
 	})
 }
 
+// configurePod is configure with the node as the gateway.
 func configurePod(n *Node, pod *Host) error {
 	return pod.space().netlink(func(nh *netlink.Handle) error {
 		if err := up(nh, "lo"); err != nil {

@@ -85,6 +85,7 @@ func (h *Host) Requests(url string, every time.Duration) *Probe {
 		}})
 }
 
+// whoAnswered works through any load balancer that passes TLS on.
 func whoAnswered(state *tls.ConnectionState) string {
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return ""
@@ -92,6 +93,7 @@ func whoAnswered(state *tls.ConnectionState) string {
 	return serverOf(state.PeerCertificates[0])
 }
 
+// startProbe makes the lab's end stop the probe: a forgotten one would outlive its network.
 func (l *Lab) startProbe(p *Probe) *Probe {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel, p.ended = cancel, make(chan struct{})
@@ -100,6 +102,7 @@ func (l *Lab) startProbe(p *Probe) *Probe {
 	return p
 }
 
+// run starts the first attempt at once: the moment of the call is part of the story.
 func (p *Probe) run(ctx context.Context) {
 	defer close(p.ended)
 	var inFlight sync.WaitGroup

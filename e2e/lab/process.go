@@ -66,6 +66,7 @@ func (p *Process) Start() {
 	p.host.lab.balance()
 }
 
+// start is Start with an error; it never waits for the program to be of use.
 func (p *Process) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,6 +102,7 @@ func (p *Process) start() error {
 	return nil
 }
 
+// reap notices an end nobody asked for as well: a crashed etcd costs quorum too.
 func (p *Process) reap(cmd *exec.Cmd, done chan struct{}) {
 	err := cmd.Wait()
 	p.mu.Lock()

@@ -20,6 +20,7 @@ type procStat struct {
 	rssPages int64
 }
 
+// readStat reads the state from the kernel: who froze a process does not matter.
 func readStat(pid int) (procStat, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -48,6 +49,7 @@ func parseStat(line string) (procStat, error) {
 	return procStat{state: f[0][0], ticks: n[0] + n[1], rssPages: n[2]}, nil
 }
 
+// cutLast is strings.Cut from the end.
 func cutLast(s, sep string) (before, after string, found bool) {
 	i := strings.LastIndex(s, sep)
 	if i < 0 {
@@ -81,6 +83,7 @@ func pidsIn(namespace string) []int {
 	return pids
 }
 
+// inode identifies a namespace: bind mounts and /proc links of one share it.
 func inode(path string) (uint64, error) {
 	var st syscall.Stat_t
 	if err := syscall.Stat(path, &st); err != nil {

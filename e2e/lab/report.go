@@ -71,7 +71,8 @@ func summarize(attempts []attempt, end time.Time) Report {
 	return r
 }
 
-// gaps wants the attempts in order.
+// gaps wants the attempts in order. Any success ends a gap: two outages with one
+// lucky connection in between are two.
 func gaps(attempts []attempt, end time.Time) []Gap {
 	var out []Gap
 	open := false
@@ -126,6 +127,7 @@ func (r Report) String() string {
 	return b.String()
 }
 
+// counts sorts, so that equal reports print alike.
 func counts(m map[string]int) string {
 	keys := make([]string, 0, len(m))
 	for k := range m {

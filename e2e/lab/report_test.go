@@ -71,7 +71,9 @@ func TestSummarizeCounts(t *testing.T) {
 	if r.Pause != 10*time.Millisecond || r.Median != 2*time.Millisecond || r.Slowest != 4*time.Millisecond {
 		t.Errorf("pause %s, median %s, slowest %s", r.Pause, r.Median, r.Slowest)
 	}
-	for _, want := range []string{"5 sent", "2 failed (refused ×1, timeout ×1)", "out 10ms at +20ms", "never back", "n1 ×2, n2 ×1"} {
+	for _, want := range []string{
+		"5 sent", "2 failed (refused ×1, timeout ×1)", "out 10ms at +20ms", "never back", "n1 ×2, n2 ×1",
+	} {
 		if !strings.Contains(r.String(), want) {
 			t.Errorf("%q does not say %q", r, want)
 		}

@@ -158,6 +158,8 @@ func (s *space) connect(ctx context.Context, to netip.AddrPort) (*os.File, error
 	return f, nil
 }
 
+// awaitConnected waits for the end of the handshake. The runtime's poller does the
+// waiting, so a thousand attempts under way cost no thread.
 func awaitConnected(ctx context.Context, f *os.File) error {
 	if at, ok := ctx.Deadline(); ok {
 		if err := f.SetDeadline(at); err != nil {
@@ -203,6 +205,7 @@ func (s *space) pids() []int {
 	return pidsIn(s.name)
 }
 
+// familyOf picks the socket family; the lab never uses v4-mapped addresses.
 func familyOf(a netip.Addr) int {
 	if a.Is4() {
 		return unix.AF_INET
@@ -210,6 +213,7 @@ func familyOf(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
+// sockaddr has no zone: link-local addresses are not probed.
 func sockaddr(to netip.AddrPort) unix.Sockaddr {
 	if to.Addr().Is4() {
 		return &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}

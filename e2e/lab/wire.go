@@ -87,6 +87,7 @@ func neighborFilter() []unix.SockFilter {
 	}
 }
 
+// attachFilter installs a classic BPF program (socket(7), SO_ATTACH_FILTER).
 func attachFilter(fd int, program []unix.SockFilter) error {
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
@@ -212,6 +213,8 @@ func (w *Wire) Answers(vip string) *Answers {
 	return a
 }
 
+// openSender bypasses the observer's own neighbour table: it asks even for what it
+// knows, and whatever the answer, the next question is the same.
 func openSender(s *space) (int, error) {
 	fd, err := s.socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // protocol 0: it receives nothing
 	if err != nil {
@@ -227,6 +230,7 @@ func openSender(s *space) (int, error) {
 	return fd, err
 }
 
+// run sends one prepared frame over and over.
 func (a *Answers) run(ctx context.Context) {
 	defer close(a.done)
 	defer a.send.Close()
@@ -290,8 +294,10 @@ func (l *Lab) names() map[string]string {
 	return m
 }
 
+// htons: packet sockets want the protocol in network order (packet(7)).
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
+// linkIndex is valid in that namespace only.
 func linkIndex(s *space, link string) (index int, err error) {
 	err = s.netlink(func(h *netlink.Handle) error {
 		dev, err := h.LinkByName(link)

@@ -44,6 +44,16 @@ func TestBadReload(t *testing.T) {
 		t.Errorf("mooring_config_good is %q with a bad file", m)
 	}
 
+	write(strings.Replace(string(good), "vips:", "maxConnections: 1234, vips:", 1))
+	w.Eventually(10*time.Second, "HAProxy has the new limit", func() bool {
+		out, _ := holder.Try("sh", "-c", "cat "+holder.RunDir()+"/haproxy-apiserver/*.cfg")
+		return strings.Contains(out, "maxconn 1234")
+	})
+	w.stays(holder, 5*time.Second, "good configuration")
+	noneLost(t, "connections", probe.Stop())
+
+	// Another port has a moment in which the redirect leads to the old one.
+	probe = w.Client().Probe(server, 10*time.Millisecond)
 	write(strings.Replace(string(good), "vips:", "proxyPort: 7555, vips:", 1))
 	if err := syscall.Kill(w.agent(holder).PID(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
@@ -56,7 +66,9 @@ func TestBadReload(t *testing.T) {
 	if m := metric(holder, "mooring_config_good"); m != "1" {
 		t.Errorf("mooring_config_good is %q with a good file", m)
 	}
-	noneLost(t, "connections", probe.Stop())
+	if r := probe.Stop(); r.Longest > time.Second {
+		t.Errorf("a change of proxyPort cost %s: %s", r.Longest, r)
+	}
 }
 
 // metric reads one value from the agent's /metrics.
@@ -112,7 +124,7 @@ func TestVIPNotInCertificate(t *testing.T) {
 	w.WithoutVIPInCertificate()
 	w.Nodes(1)
 	w.Start()
-	w.prepare()
+	w.Install()
 	n := w.Node(1)
 	w.startAgent(n)
 	w.Eventually(20*time.Second, "mooring status names the VIP that is missing", func() bool {

@@ -5,7 +5,6 @@ package scenarios
 import (
 	"context"
 	"encoding/json"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,19 +46,8 @@ func bare(t *testing.T) *world {
 	w := &world{Lab: lab.New(t), t: t, agents: map[string]*lab.Process{}}
 	w.Nodes(3)
 	w.Start()
-	w.prepare()
+	w.Install()
 	return w
-}
-
-// prepare applies the manifests as the README says.
-func (w *world) prepare() {
-	for _, name := range []string{"namespace", "rbac"} {
-		out, err := exec.Command(lab.Mooring(w.t), "manifest", name).Output()
-		if err != nil {
-			w.t.Fatalf("mooring manifest %s: %v", name, err)
-		}
-		w.Apply(out)
-	}
 }
 
 func (w *world) startAgent(n *lab.Node, edit ...func(string) string) {

@@ -46,7 +46,9 @@ type Agent struct {
 	machine *election.Machine
 	metrics *Metrics
 	plane   lb.Snapshot
-	members []election.Member
+	// proxyKnown says that plane.Proxy was seen, not assumed.
+	proxyKnown bool
+	members    []election.Member
 
 	events  chan election.Event
 	inputs  chan func(*Agent) bool // change the plane; true: plan anew
@@ -107,8 +109,9 @@ func (a *Agent) SetBackends(b []lb.Backend) {
 // SetProxy takes HAProxy's state; the same state again plans nothing.
 func (a *Agent) SetProxy(s lb.ProxyState) {
 	a.input(func(a *Agent) bool {
-		old := a.plane.Proxy
-		if old.Serving == s.Serving && old.Why == s.Why && slices.Equal(old.Up, s.Up) {
+		old, first := a.plane.Proxy, !a.proxyKnown
+		a.proxyKnown = true
+		if !first && old.Serving == s.Serving && old.Why == s.Why && slices.Equal(old.Up, s.Up) {
 			return false
 		}
 		a.plane.Proxy = s
@@ -298,7 +301,11 @@ func (a *Agent) forwards(node string) []lb.Forward {
 func (a *Agent) replan() {
 	d := lb.Plan(a.plane)
 	a.fronts.post(d.Frontends)
-	a.redirs.post(d.Redirects)
+	// Until HAProxy's state is known the redirects of an earlier run stand:
+	// taking them away would break the connections that they carry.
+	if a.proxyKnown || len(d.Frontends) == 0 && !a.plane.Balance {
+		a.redirs.post(d.Redirects)
+	}
 	a.metrics.plane(a.plane)
 	a.publish()
 }

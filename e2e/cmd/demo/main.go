@@ -4,167 +4,57 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"os/signal"
-	"path/filepath"
 	"sort"
 	"strings"
-	"syscall"
 	"time"
 
 	"mooring.dev/mooring/e2e/lab"
+	"mooring.dev/mooring/e2e/stage"
 )
 
 const (
 	vip    = lab.VIP4
 	readyz = "https://" + vip + ":6443/readyz"
-	bold   = "\033[1m"
-	plain  = "\033[0m"
 )
 
-// stage is the lab's host outside tests: it prints and cleans up.
-type stage struct {
-	begin    time.Time
-	cleanups []func()
-	failed   bool
-}
-
-// Name names the lab.
-func (s *stage) Name() string { return "demo" }
-
-// Cleanup registers what ends the lab, last first.
-func (s *stage) Cleanup(f func()) { s.cleanups = append(s.cleanups, f) }
-
-// Logf prints progress.
-func (s *stage) Logf(format string, args ...any) {
-	fmt.Printf("  %5.1fs  %s\n", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
-}
-
-// failure is what Fatalf unwinds with.
-type failure struct{ text string }
-
-// Fatalf ends the demo; everything is cleaned up.
-func (s *stage) Fatalf(format string, args ...any) {
-	s.failed = true
-	panic(failure{fmt.Sprintf(format, args...)})
-}
-
-// Failed keeps the logs of a demo that went wrong.
-func (s *stage) Failed() bool { return s.failed }
-
-func (s *stage) end() {
-	for i := len(s.cleanups) - 1; i >= 0; i-- {
-		s.cleanups[i]()
-	}
-	s.cleanups = nil
-}
-
-func (s *stage) title(text string) { fmt.Printf("\n%s%s%s\n", bold, text, plain) }
-
-func main() { os.Exit(run()) }
-
-func run() (code int) {
-	s := &stage{begin: time.Now()}
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
-	over := make(chan struct{})
-	go func() {
-		select {
-		case <-stop:
-			fmt.Println("\ninterrupted, cleaning up")
-			s.end()
-			os.Exit(130)
-		case <-over:
-		}
-	}()
-	defer func() {
-		if r := recover(); r != nil {
-			f, ok := r.(failure)
-			if !ok {
-				s.failed = true
-				s.end()
-				panic(r)
-			}
-			fmt.Println("\nfailed:", f.text)
-			code = 1
-		}
-		s.end()
-	}()
-	s.play()
-	close(over)
-	if os.Getenv("KEEP") != "" {
-		s.title("Left running; Ctrl-C ends it and cleans up")
-		<-stop
-	}
-	return 0
-}
+func main() { os.Exit(stage.Run("demo", play)) }
 
 // show is one demonstration under way.
-type show struct {
-	*stage
-	*lab.Lab
-	bin string
-}
+type show struct{ *stage.Cluster }
 
-func (s *stage) play() {
-	s.title("1. Building (the first time takes some minutes: a whole Kubernetes is compiled)")
-	bin := lab.Mooring(s)
-	s.Logf("mooring built")
-	d := &show{stage: s, Lab: lab.New(s), bin: bin}
-	s.title("2. Three control-plane nodes: etcd, kube-apiserver, Mooring, each in a namespace of its own")
-	d.Nodes(3)
-	d.Start()
-	for _, m := range []string{"namespace", "rbac"} {
-		out, err := exec.Command(bin, "manifest", m).Output()
-		if err != nil {
-			s.Fatalf("mooring manifest %s: %v", m, err)
-		}
-		d.Apply(out)
-	}
+func play(s *stage.Stage) {
+	d := &show{s.Build()}
 	for _, n := range d.All() {
 		n.StartAgent(n.AgentConfig(vip))
 	}
 	took := d.Eventually(30*time.Second, "a node holds the VIP", func() bool { return d.Holder(vip) != nil })
 	s.Logf("%s is up on %s, %.1f s after the agents started", vip, d.Holder(vip).Name(), took.Seconds())
-	d.await(3)
+	d.await()
 	d.picture()
 
-	s.title("3. kubectl through the VIP")
-	d.kubectl("get", "--raw", "/version")
+	s.Title("kubectl through the VIP")
+	d.kubectl("get", "--raw", "/livez/ping")
 	d.kubectl("get", "leases", "-n", "mooring-system")
 	d.spread()
 
-	s.title("4. Power off: the holder's node dies")
+	s.Title("Power off: the holder's node dies")
 	d.powerOff()
 
-	s.title("5. A planned move, with a request every 20 ms and a connection every 10 ms")
+	s.Title("A planned move, with a request every 20 ms and a connection every 10 ms")
 	d.move()
-	d.instructions()
+	if os.Getenv("KEEP") != "" {
+		d.instructions()
+		s.Title("Left running; Ctrl-C ends it and cleans up")
+		select {}
+	}
 }
 
-// await waits until the load balancers use n API servers.
-func (d *show) await(n int) {
-	d.Eventually(30*time.Second, fmt.Sprintf("HAProxy balances over %d API servers", n), func() bool {
-		ready := 0
-		for _, node := range d.All() {
-			out, err := node.Try(d.bin, "status", "-o", "json", "--config", d.config(node))
-			var st struct {
-				Proxy   struct{ Up []string }
-				Members []struct{ Node string }
-			}
-			if err == nil && json.Unmarshal([]byte(out), &st) == nil && len(st.Proxy.Up) >= n && len(st.Members) >= n {
-				ready++
-			}
-		}
-		return ready >= n
-	})
-	d.Logf("HAProxy on every node balances over %d API servers", n)
+func (d *show) await() {
+	d.Settle()
+	d.Logf("HAProxy on every node balances over %d API servers", len(d.All()))
 }
-
-func (d *show) config(n *lab.Node) string { return filepath.Join(n.Dir(), "agent.yaml") }
 
 // picture draws who is where.
 func (d *show) picture() {
@@ -220,7 +110,7 @@ func (d *show) powerOff() {
 	old.Boot()
 	d.AwaitReady(old)
 	old.StartAgent(old.AgentConfig(vip))
-	d.await(3)
+	d.await()
 	d.picture()
 }
 
@@ -230,7 +120,7 @@ func (d *show) move() {
 	connects := d.Client().Probe(vip+":6443", 10*time.Millisecond)
 	requests := d.Client().Requests(readyz, 20*time.Millisecond)
 	time.Sleep(time.Second)
-	fmt.Printf("    %s$ mooring move\n    %s", from.Name(), from.Exec(d.bin, "move", "--config", d.config(from)))
+	fmt.Printf("    %s$ mooring move\n    %s", from.Name(), from.Exec(d.Bin, "move", "--config", d.Config(from)))
 	time.Sleep(3 * time.Second)
 	c, r, a := connects.Stop(), requests.Stop(), answers.Stop()
 	d.Logf("connections: %d, lost %d; requests: %d, lost %d; longest silence on the wire %s",
@@ -241,17 +131,14 @@ func (d *show) move() {
 	d.picture()
 	n := d.Holder(vip)
 	fmt.Printf("    %s$ mooring status\n", n.Name())
-	for _, line := range strings.Split(strings.TrimSpace(n.Exec(d.bin, "status", "--config", d.config(n))), "\n") {
+	for _, line := range strings.Split(strings.TrimSpace(n.Exec(d.Bin, "status", "--config", d.Config(n))), "\n") {
 		fmt.Println("    " + line)
 	}
 }
 
 func (d *show) instructions() {
-	if os.Getenv("KEEP") == "" {
-		return
-	}
 	n := d.Holder(vip)
-	d.title("Look around (in another shell, as root)")
+	d.Title("Look around (in another shell, as root)")
 	fmt.Printf(`  export KUBECONFIG=%s
   ip netns exec %s %s kubectl --server=https://%s:6443 get leases -A
   ip netns exec %s %s status --config %s
@@ -259,5 +146,5 @@ func (d *show) instructions() {
   ip netns exec %s nft list ruleset
   ls %s        # logs of every process under */log
 `, d.AdminKubeconfig(), d.Client().Namespace(), d.KubernetesBinary(), vip,
-		n.Namespace(), d.bin, d.config(n), n.Namespace(), n.Namespace(), d.Dir())
+		n.Namespace(), d.Bin, d.Config(n), n.Namespace(), n.Namespace(), d.Dir())
 }

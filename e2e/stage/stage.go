@@ -1,0 +1,138 @@
+// Package stage runs a lab outside tests: it prints progress, and cleans up
+// whatever happens.
+package stage
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"mooring.dev/mooring/e2e/lab"
+)
+
+// Stage is a lab's host; it implements lab.T.
+type Stage struct {
+	name     string
+	begin    time.Time
+	mu       sync.Mutex
+	cleanups []func()
+	failed   bool
+}
+
+var _ lab.T = (*Stage)(nil)
+
+// Run plays on a new stage and returns the exit code: 0, 1 failed, 130
+// interrupted. Everything is cleaned up in all cases.
+func Run(name string, play func(*Stage)) (code int) {
+	s := &Stage{name: name, begin: time.Now()}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		select {
+		case <-stop:
+			fmt.Println("\ncleaning up")
+			s.end()
+			os.Exit(130)
+		case <-over:
+		}
+	}()
+	defer func() {
+		defer s.end()
+		switch r := recover().(type) {
+		case nil:
+		case failure:
+			fmt.Println("\nfailed:", r.text)
+			code = 1
+		default:
+			s.failed = true
+			s.end()
+			panic(r)
+		}
+	}()
+	play(s)
+	return 0
+}
+
+// Name names the lab.
+func (s *Stage) Name() string { return s.name }
+
+// Cleanup registers what ends the lab, last first.
+func (s *Stage) Cleanup(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cleanups = append(s.cleanups, f)
+}
+
+// Logf prints progress.
+func (s *Stage) Logf(format string, args ...any) {
+	fmt.Printf("  %5.1fs  %s\n", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// failure is what Fatalf unwinds with.
+type failure struct{ text string }
+
+// Fatalf ends the play; everything is cleaned up.
+func (s *Stage) Fatalf(format string, args ...any) {
+	s.failed = true
+	panic(failure{fmt.Sprintf(format, args...)})
+}
+
+// Failed keeps the logs of a play that went wrong.
+func (s *Stage) Failed() bool { return s.failed }
+
+func (s *Stage) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.cleanups) - 1; i >= 0; i-- {
+		s.cleanups[i]()
+	}
+	s.cleanups = nil
+}
+
+// Title prints a heading.
+func (s *Stage) Title(text string) { fmt.Printf("\n\033[1m%s\033[0m\n", text) }
+
+// Cluster is a lab with Mooring's manifests applied, and the binary.
+type Cluster struct {
+	*Stage
+	*lab.Lab
+	Bin string
+}
+
+// Build builds the binary and starts three control-plane nodes.
+func (s *Stage) Build() *Cluster {
+	s.Title("Building (the first time takes some minutes: a whole Kubernetes is compiled)")
+	c := &Cluster{Stage: s, Bin: lab.Mooring(s)}
+	s.Logf("mooring built")
+	s.Title("Three control-plane nodes: etcd, kube-apiserver, Mooring, each in a namespace of its own")
+	c.Lab = lab.New(s)
+	c.Nodes(3)
+	c.Start()
+	c.Install()
+	return c
+}
+
+// Config is the file of a node's agent.
+func (c *Cluster) Config(n *lab.Node) string { return filepath.Join(n.Dir(), "agent.yaml") }
+
+// Settle waits until every node's HAProxy balances over all API servers and
+// every agent knows the others.
+func (c *Cluster) Settle() {
+	c.Eventually(30*time.Second, "HAProxy balances over all API servers", func() bool {
+		for _, n := range c.All() {
+			out, err := n.Try(c.Bin, "status", "--config", c.Config(n))
+			up := strings.Count(out, "s-10-99-0-1")
+			if err != nil || up < len(c.All()) || !strings.Contains(out, "n3") {
+				return false
+			}
+		}
+		return c.Holder(lab.VIP4) != nil
+	})
+}
