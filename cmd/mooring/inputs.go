@@ -92,11 +92,11 @@ func (n *node) checkFiles(withClient bool) (lb.Check, error) {
 // checks need a client certificate, and every ten minutes whether the VIPs are
 // in its serving certificate.
 func (n *node) watchCertificate(ctx context.Context) error {
-	settled := n.cfg.APIServer.Check.ClientCertificate != config.CertificateAuto
+	settled, refusals := n.cfg.APIServer.Check.ClientCertificate != config.CertificateAuto, 0
 	for {
 		pause := 10 * time.Minute
 		if !settled {
-			settled = n.settleCheck(ctx)
+			settled = n.settleCheck(ctx, &refusals)
 		}
 		if !n.compareCertificate(ctx) || !settled {
 			pause = 5 * time.Second
@@ -109,8 +109,10 @@ func (n *node) watchCertificate(ctx context.Context) error {
 	}
 }
 
-// settleCheck gives HAProxy the client certificate when anonymous access is off.
-func (n *node) settleCheck(ctx context.Context) bool {
+// settleCheck gives HAProxy the client certificate when anonymous access is off:
+// when it is refused three times, for an API server that is starting refuses
+// everybody for a second or two.
+func (n *node) settleCheck(ctx context.Context, refusals *int) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	open, err := n.servers.AnonymousReadyz(ctx)
@@ -118,6 +120,9 @@ func (n *node) settleCheck(ctx context.Context) bool {
 		return false
 	}
 	if !open {
+		if *refusals++; *refusals < 3 {
+			return false
+		}
 		check, err := n.checkFiles(true)
 		if err != nil {
 			n.log.Error("health check without client certificate", "err", err)

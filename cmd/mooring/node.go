@@ -269,7 +269,7 @@ func (n *node) run(quit, reload context.Context) error {
 	})
 	defer stop()
 	for _, task := range []func(context.Context) error{
-		n.links.Run, n.servers.Run, n.watcher.Run, n.reporter.Run, n.elector.Run, n.plane.proxy.Run,
+		n.links.Run, n.servers.Run, n.watcher.Run, n.reporter.Run, n.elector.Run, n.plane.proxy.Run, n.plane.redirects.Run,
 		n.watchCertificate,
 		func(ctx context.Context) error { return n.serveMetrics(ctx, n.agent) },
 		func(ctx context.Context) error { return n.serveSocket(ctx, n.agent) },

@@ -26,9 +26,9 @@ type Stage struct {
 
 var _ lab.T = (*Stage)(nil)
 
-// Run plays on a new stage and returns the exit code: 0, 1 failed, 130
-// interrupted. Everything is cleaned up in all cases.
-func Run(name string, play func(*Stage)) (code int) {
+// Run plays on a new stage and returns the exit code: 0, or 1 failed. An
+// interrupt cleans up too, and calls exit with 130.
+func Run(name string, exit func(code int), play func(*Stage)) (code int) {
 	s := &Stage{name: name, begin: time.Now()}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
@@ -39,7 +39,7 @@ func Run(name string, play func(*Stage)) (code int) {
 		case <-stop:
 			fmt.Println("\ncleaning up")
 			s.end()
-			os.Exit(130)
+			exit(130)
 		case <-over:
 		}
 	}()

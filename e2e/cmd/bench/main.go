@@ -21,7 +21,7 @@ const vip = lab.VIP4
 func main() {
 	runs := flag.Int("runs", 5, "counted runs of each figure")
 	flag.Parse()
-	os.Exit(stage.Run("bench", func(s *stage.Stage) { play(s, *runs) }))
+	os.Exit(stage.Run("bench", os.Exit, func(s *stage.Stage) { play(s, *runs) }))
 }
 
 // bench is one measurement under way.

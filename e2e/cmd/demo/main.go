@@ -19,7 +19,7 @@ const (
 	readyz = "https://" + vip + ":6443/readyz"
 )
 
-func main() { os.Exit(stage.Run("demo", play)) }
+func main() { os.Exit(stage.Run("demo", os.Exit, play)) }
 
 // show is one demonstration under way.
 type show struct{ *stage.Cluster }
