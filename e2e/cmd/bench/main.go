@@ -88,7 +88,7 @@ func (b *bench) requestTotal() (sum requests) {
 				v, err := strconv.ParseFloat(f[1], 64)
 				switch {
 				case err != nil:
-				case strings.Contains(f[0], `resource=""`):
+				case strings.Contains(f[0], `,resource=""`):
 					sum.checks += v
 				default:
 					sum.resources += v

@@ -1,0 +1,249 @@
+package manifests
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+)
+
+// objects parses a manifest strictly: an unknown or doubled field fails.
+func objects(t *testing.T, name string) []any {
+	t.Helper()
+	text, err := Get(name, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[schema.GroupVersionKind]func() any{
+		corev1.SchemeGroupVersion.WithKind("Namespace"):   func() any { return new(corev1.Namespace) },
+		corev1.SchemeGroupVersion.WithKind("Pod"):         func() any { return new(corev1.Pod) },
+		rbacv1.SchemeGroupVersion.WithKind("Role"):        func() any { return new(rbacv1.Role) },
+		rbacv1.SchemeGroupVersion.WithKind("RoleBinding"): func() any { return new(rbacv1.RoleBinding) },
+	}
+	var out []any
+	for doc := range strings.SplitSeq(text, "\n---\n") {
+		var meta metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(doc), &meta); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		make := kinds[meta.GroupVersionKind()]
+		if make == nil {
+			t.Fatalf("%s: unexpected %v", name, meta.GroupVersionKind())
+		}
+		o := make()
+		if err := yaml.UnmarshalStrict([]byte(doc), o); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func TestEveryYAMLParses(t *testing.T) {
+	want := []string{"mooring.service", "namespace.yaml", "rbac.yaml", "static-pod.yaml"}
+	if diff := cmp.Diff(want, Names()); diff != "" {
+		t.Error(diff)
+	}
+	for _, n := range Names() {
+		if strings.HasSuffix(n, ".yaml") {
+			objects(t, n)
+		}
+	}
+}
+
+func TestGet(t *testing.T) {
+	pod, err := Get("static-pod", "registry.example/mooring@sha256:00")
+	named := strings.Contains(pod, "image: registry.example/mooring@sha256:00\n")
+	if err != nil || strings.Contains(pod, Image) || !named {
+		t.Errorf("Get with an image: %v\n%s", err, pod)
+	}
+	if plain, err := Get("static-pod.yaml", ""); err != nil || !strings.Contains(plain, Image) {
+		t.Errorf("Get without an image: %v", err)
+	}
+	if _, err := Get("static", ""); err == nil || !strings.Contains(err.Error(), "namespace.yaml") {
+		t.Errorf("Get of an unknown name: %v", err)
+	}
+}
+
+// TestRights spells out everything an agent may do. Whoever widens it changes
+// this table knowingly.
+func TestRights(t *testing.T) {
+	got := make(map[string][]string)
+	roles := make(map[string]bool)
+	for _, o := range objects(t, "rbac.yaml") {
+		switch o := o.(type) {
+		case *rbacv1.Role:
+			roles[o.Namespace+"/"+o.Name] = true
+			rights(t, o, got)
+		case *rbacv1.RoleBinding:
+			if !roles[o.Namespace+"/"+o.RoleRef.Name] || o.RoleRef.Kind != "Role" {
+				t.Errorf("%s/%s refers to %v, which does not stand before it", o.Namespace, o.Name, o.RoleRef)
+			}
+			want := []rbacv1.Subject{{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "mooring:agents"}}
+			if diff := cmp.Diff(want, o.Subjects); diff != "" {
+				t.Errorf("%s: %s", o.Name, diff)
+			}
+		}
+	}
+	want := map[string][]string{
+		"mooring-system: leases.coordination.k8s.io": {"get", "list", "watch", "create", "update"},
+		"default: endpointslices.discovery.k8s.io":   {"get", "list", "watch"},
+		"default: events.":                           {"create", "patch"},
+		"default: events.events.k8s.io":              {"create", "patch"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// rights adds what a Role allows, as "NAMESPACE: RESOURCE.GROUP", and refuses
+// what is too much in any case.
+func rights(t *testing.T, role *rbacv1.Role, got map[string][]string) {
+	t.Helper()
+	for _, r := range role.Rules {
+		all := strings.Join(slices.Concat(r.APIGroups, r.Resources, r.Verbs), " ")
+		if strings.Contains(all, "*") || strings.Contains(all, "secrets") || len(r.NonResourceURLs) > 0 {
+			t.Errorf("%v is too much", r)
+		}
+		for _, g := range r.APIGroups {
+			for _, res := range r.Resources {
+				got[role.Namespace+": "+res+"."+g] = r.Verbs
+			}
+		}
+	}
+}
+
+func TestNamespace(t *testing.T) {
+	ns := objects(t, "namespace.yaml")[0].(*corev1.Namespace)
+	if ns.Name != "mooring-system" {
+		t.Errorf("namespace %s", ns.Name)
+	}
+}
+
+// TestStaticPod checks what the agent's life depends on.
+func TestStaticPod(t *testing.T) {
+	pod := objects(t, "static-pod.yaml")[0].(*corev1.Pod)
+	s := pod.Spec
+	if !s.HostNetwork || s.HostPID || s.HostIPC {
+		t.Error("wants the host's network and nothing else of the host's namespaces")
+	}
+	if s.PriorityClassName != "system-node-critical" || pod.Namespace != "kube-system" {
+		t.Errorf("priority class %q in %s", s.PriorityClassName, pod.Namespace)
+	}
+	if len(s.Containers) != 1 || len(s.InitContainers) != 0 {
+		t.Fatal("wants one container")
+	}
+	c := s.Containers[0]
+	if c.Image != Image || c.ImagePullPolicy != corev1.PullIfNotPresent {
+		t.Errorf("image %s, pull %s", c.Image, c.ImagePullPolicy)
+	}
+	if len(c.Env)+len(c.EnvFrom) != 0 {
+		t.Error("a static pod cannot read Secrets, and the file holds all settings")
+	}
+	privileges(t, c.SecurityContext)
+	probes(t, c)
+	mounts(t, s, c)
+}
+
+// privileges checks that the agent has what it needs and no more.
+func privileges(t *testing.T, sc *corev1.SecurityContext) {
+	t.Helper()
+	want := &corev1.Capabilities{
+		Add:  []corev1.Capability{"NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "SYS_NICE"},
+		Drop: []corev1.Capability{"ALL"},
+	}
+	if diff := cmp.Diff(want, sc.Capabilities); diff != "" {
+		t.Error(diff)
+	}
+	if !*sc.ReadOnlyRootFilesystem || *sc.AllowPrivilegeEscalation || sc.Privileged != nil {
+		t.Error("wants a read-only root and no further privileges")
+	}
+}
+
+// probes checks that the kubelet asks on loopback, where the metrics are served
+// by default.
+func probes(t *testing.T, c corev1.Container) {
+	t.Helper()
+	for path, list := range map[string][]*corev1.Probe{
+		"/healthz": {c.StartupProbe, c.LivenessProbe}, "/readyz": {c.ReadinessProbe},
+	} {
+		for _, p := range list {
+			if p == nil || p.HTTPGet == nil || p.HTTPGet.Path != path || p.HTTPGet.Host != "127.0.0.1" {
+				t.Errorf("probe %v, want %s on loopback", p, path)
+			}
+		}
+	}
+}
+
+// mounts checks that exactly the four directories and files are mounted.
+func mounts(t *testing.T, s corev1.PodSpec, c corev1.Container) {
+	t.Helper()
+	host := make(map[string]string)
+	for _, v := range s.Volumes {
+		if v.HostPath == nil {
+			t.Errorf("volume %s is not from the host", v.Name)
+			continue
+		}
+		host[v.Name] = v.HostPath.Path
+	}
+	got := make(map[string]bool) // path → writable
+	for _, m := range c.VolumeMounts {
+		if host[m.Name] != m.MountPath {
+			t.Errorf("%s is %s on the host; paths in the configuration must mean the same", m.MountPath, host[m.Name])
+		}
+		got[m.MountPath] = !m.ReadOnly
+	}
+	want := map[string]bool{
+		"/etc/mooring": false, "/etc/kubernetes/mooring.conf": false, "/run/mooring": true, "/var/lib/mooring": true,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestUnit checks the unit's promises, and the whole with systemd where it is
+// installed.
+func TestUnit(t *testing.T) {
+	unit, err := Get("mooring.service", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"Restart=always", "RestartSec=200ms", "StartLimitIntervalSec=0", "KillMode=process",
+		"RuntimeDirectory=mooring", "RuntimeDirectoryPreserve=yes", "StateDirectory=mooring",
+		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_NICE",
+	} {
+		if !strings.Contains(unit, "\n"+line+"\n") {
+			t.Errorf("the unit lacks %s", line)
+		}
+	}
+	verify, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Log("systemd-analyze is not installed; the unit was checked as text only")
+		return
+	}
+	// The binary need not be installed where the test runs.
+	text := strings.ReplaceAll(unit, "/usr/local/bin/mooring", "/bin/true")
+	path := filepath.Join(t.TempDir(), "mooring.service")
+	writeFile(t, path, text)
+	out, err := exec.Command(verify, "verify", "--man=no", path).CombinedOutput()
+	if err != nil || strings.Contains(string(out), path) {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
