@@ -65,9 +65,11 @@ type ageing struct {
 	version string
 	// seen is when this version was first seen, in any way.
 	seen lb.Instant
-	// since is the end of the first read in an unbroken chain of quick reads
-	// that all showed this version; 0 is none.
+	// since begins an unbroken chain of quick reads that all showed this
+	// version; 0 is none.
 	since lb.Instant
+	// broken says that a read of this version failed or was slow.
+	broken bool
 }
 
 // slowRead is the longest a read may take without breaking the chain.
@@ -80,15 +82,22 @@ func (a *ageing) saw(now lb.Instant, version string) {
 	}
 }
 
-// answered notes that a read begun at begun showed the version now known.
+// answered notes that a read begun at begun showed the version now known. The
+// first one, a missed renewal after the version came, proves the time between:
+// less than the two seconds that leaseDuration has to spare.
 func (a *ageing) answered(now, begun lb.Instant) {
-	if a.since == 0 || now-begun > slowRead {
+	switch {
+	case now-begun > slowRead:
+		a.broken, a.since = true, now
+	case a.since == 0 && !a.broken && begun-a.seen < 2*time.Second:
+		a.since = a.seen
+	case a.since == 0:
 		a.since = now
 	}
 }
 
 // failed notes a read without an answer: the age starts again at zero.
-func (a *ageing) failed() { a.since = 0 }
+func (a *ageing) failed() { a.broken, a.since = true, 0 }
 
 // at is the record's proven age at the instant a read was begun.
 func (a *ageing) at(begun lb.Instant) time.Duration {

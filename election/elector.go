@@ -57,7 +57,7 @@ type Elector struct {
 	writing sync.Mutex
 	// tasks are requests of Do; Run carries them out.
 	tasks chan func(context.Context)
-	reads [2]atomic.Bool // in flight: quick and patient ones
+	reads [2]atomic.Int32 // in flight: quick and patient ones
 
 	mu       sync.Mutex
 	renewAt  lb.Instant
@@ -226,14 +226,15 @@ func (e *Elector) wrote(begun lb.Instant, err error) {
 	e.renewAt = e.opt.Now() + e.backoff
 }
 
-// readSoon reads the group's Lease; one quick and one patient read may be in
-// flight at a time.
+// readSoon reads the group's Lease; one quick read and a few patient ones may
+// be in flight at a time.
 func (e *Elector) readSoon(timeout time.Duration) {
-	flight := &e.reads[0]
+	flight, most := &e.reads[0], int32(1)
 	if timeout > readTimeout {
-		flight = &e.reads[1]
+		flight, most = &e.reads[1], 5
 	}
-	if !flight.CompareAndSwap(false, true) {
+	if flight.Add(1) > most {
+		flight.Add(-1)
 		return
 	}
 	e.enqueueRead(func(ctx context.Context) {
@@ -241,7 +242,7 @@ func (e *Elector) readSoon(timeout time.Duration) {
 		defer cancel()
 		begun := e.opt.Now()
 		l, err := e.client.Get(ctx, e.opt.Group, meta.GetOptions{})
-		flight.Store(false)
+		flight.Add(-1)
 		switch {
 		case err == nil:
 			e.leases.seen(l, number(l.ResourceVersion), ByRead, begun)
@@ -260,11 +261,11 @@ func (e *Elector) readSoon(timeout time.Duration) {
 }
 
 // enqueueRead gives the flight back when there is no room for the task.
-func (e *Elector) enqueueRead(task func(context.Context), flight *atomic.Bool) {
+func (e *Elector) enqueueRead(task func(context.Context), flight *atomic.Int32) {
 	select {
 	case e.tasks <- task:
 	default:
-		flight.Store(false)
+		flight.Add(-1)
 	}
 }
 

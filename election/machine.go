@@ -36,15 +36,16 @@ type Config struct {
 
 // The machine's fixed waits.
 const (
-	refreshEvery = time.Second            // of the address, a quarter of the fence
-	signWait     = 500 * time.Millisecond // for a hand-over's target to show itself
-	swapTimeout  = time.Second            // for an answer to a swap
-	lingerFor    = 300 * time.Millisecond // for flows under way, after the sign
-	forwardFor   = 350 * time.Millisecond // just longer than the old holder lingers
+	refreshEvery = time.Second             // of the address, a quarter of the fence
+	signWait     = 500 * time.Millisecond  // for a hand-over's target to show itself
+	swapTimeout  = time.Second             // for an answer to a swap
+	lingerFor    = 300 * time.Millisecond  // for flows under way, after the sign
+	forwardFor   = 350 * time.Millisecond  // just longer than the old holder lingers
 	readTimeout  = 200 * time.Millisecond  // of a read that decides
 	ageTimeout   = 1500 * time.Millisecond // of a read that measures the age
-	firstClaim   = time.Second             // silence before a Lease is first made
-	rankStep     = 50 * time.Millisecond   // between candidates of adjoining rank
+	askAgain     = 300 * time.Millisecond
+	firstClaim   = time.Second           // silence before a Lease is first made
+	rankStep     = 50 * time.Millisecond // between candidates of adjoining rank
 	repairEvery  = 100 * time.Millisecond
 )
 
@@ -297,7 +298,9 @@ func (m *Machine) lookAgain() {
 		}
 		m.due.set(onRead, m.now+every)
 	default:
+		// Not answered soon, ask again beside it: a read sent after etcd has a
+		// new leader is answered before one that waited for it.
 		m.do(Read{Timeout: ageTimeout})
-		m.due.set(onRead, m.now+time.Second)
+		m.due.set(onRead, m.now+askAgain)
 	}
 }

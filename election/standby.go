@@ -73,14 +73,11 @@ func (m *Machine) considerBackstop(begun lb.Instant) {
 		return
 	}
 	need := m.needAge()
-	age := m.age.at(begun)
-	if age < need {
-		ripe := m.age.since + need
-		if next := m.due[onRead]; next == 0 || ripe < next {
-			m.due.set(onRead, max(ripe, m.now))
-		}
+	if m.age.at(begun) < need {
+		m.due.set(onRead, max(min(m.age.since+need, begun+time.Second), m.now))
 		return
 	}
+	m.due.set(onRead, m.now+time.Second)
 	if !m.carrier {
 		m.complain(NoWitness, Note{Detail: "own link has no carrier"})
 		return

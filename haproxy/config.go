@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"mooring.dev/mooring/internal/lb"
@@ -64,10 +63,7 @@ func fallbackName(name string) string { return "all_" + name }
 // ServerName is the name of a backend inside HAProxy, derived from its address
 // alone ("s-10-0-0-11-6443", "s-2001-db8--5-6443"): the file and the runtime
 // socket, this agent and its successor, agree without remembering anything.
-func ServerName(a netip.AddrPort) string {
-	ip := strings.NewReplacer(".", "-", ":", "-").Replace(a.Addr().Unmap().String())
-	return "s-" + ip + "-" + strconv.Itoa(int(a.Port()))
-}
+func ServerName(a netip.AddrPort) string { return lb.BackendAt(a).Name }
 
 // normal returns c with defaults filled in and every list sorted and copied,
 // so that equal wishes render to equal text.

@@ -82,7 +82,7 @@ func Translate(slice []*discovery.EndpointSlice, never []netip.Addr) ([]lb.Backe
 	}
 	out := make([]lb.Backend, 0, len(found))
 	for a := range found {
-		out = append(out, lb.Backend{Name: backendName(a), Addr: a})
+		out = append(out, lb.BackendAt(a))
 	}
 	slices.SortFunc(out, func(a, b lb.Backend) int { return a.Addr.Compare(b.Addr) })
 	slices.SortFunc(ignored, func(a, b Ignored) int {
@@ -124,13 +124,6 @@ func usable(text string, c discovery.EndpointConditions, never []netip.Addr) (ne
 		return a, ptr(CauseNotReady)
 	}
 	return a, nil
-}
-
-// backendName is safe in a HAProxy configuration and unique: "-" stands for
-// "." only or for ":" only, and an IPv6 address of four groups has "--".
-func backendName(a netip.AddrPort) string {
-	ip := strings.NewReplacer(".", "-", ":", "-").Replace(a.Addr().String())
-	return fmt.Sprintf("s-%s-%d", ip, a.Port())
 }
 
 // ptr returns a pointer to a copy.

@@ -133,8 +133,8 @@ func FuzzBackendName(f *testing.F) {
 		if err1 != nil || err2 != nil || odd {
 			return
 		}
-		if (backendName(a) == backendName(b)) != (a == b) {
-			t.Error(fmt.Sprint(a, b, backendName(a), backendName(b)))
+		if (lb.BackendAt(a).Name == lb.BackendAt(b).Name) != (a == b) {
+			t.Error(fmt.Sprint(a, b, lb.BackendAt(a).Name, lb.BackendAt(b).Name))
 		}
 	})
 }

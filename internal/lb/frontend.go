@@ -26,8 +26,10 @@ type Frontend struct {
 	Check Check
 }
 
-// BackendAt names a backend after its address: "s-10-0-0-11-6443", the same on
-// every node and across restarts.
+// BackendAt names a backend after its address: "s-10-0-0-11-6443", safe in a
+// HAProxy configuration and unique ("-" stands for "." only or for ":" only, and
+// an IPv6 address of four groups has "--"), the same on every node and across
+// restarts.
 func BackendAt(a netip.AddrPort) Backend {
 	host := strings.NewReplacer(".", "-", ":", "-", "%", "-").Replace(a.Addr().Unmap().String())
 	return Backend{Name: "s-" + host + "-" + strconv.Itoa(int(a.Port())), Addr: a}
