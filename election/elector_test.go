@@ -268,6 +268,18 @@ func TestElectorRepairs(t *testing.T) {
 	})
 }
 
+// TestElectorRepairsNoSuccessor: another took the record between the damage and
+// the repair, which would now undo that.
+func TestElectorRepairsNoSuccessor(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *apiserver) {
+		b := run(t, s, "n1", "a")
+		b.given(Record{Holder: "n2", Transitions: 4})
+		b.e.Do(Repair{Record: Record{Holder: "n1", Transitions: 3}})
+		b.wait(time.Second)
+		b.isRecord("n2/4")
+	})
+}
+
 // TestElectorSwap: the swap is won, and no renewal overwrites it although the
 // machine has not spoken since.
 func TestElectorSwap(t *testing.T) {

@@ -83,7 +83,8 @@ func TestLeaseKeepsWhatIsNotOurs(t *testing.T) {
 	if diff := cmp.Diff(before, base); diff != "" {
 		t.Errorf("the base was changed: %s", diff)
 	}
-	if renewed.Labels["team"] != "network" || renewed.Annotations["note"] != "hands off" || len(renewed.OwnerReferences) != 1 {
+	if renewed.Labels["team"] != "network" || renewed.Annotations["note"] != "hands off" ||
+		len(renewed.OwnerReferences) != 1 {
 		t.Errorf("lost what others wrote: %v", renewed.ObjectMeta)
 	}
 	if _, there := renewed.Annotations[annFrom]; there {
@@ -99,7 +100,10 @@ func TestLeaseKeepsWhatIsNotOurs(t *testing.T) {
 }
 
 func TestMemberLease(t *testing.T) {
-	m := Member{Node: "n1", MACs: []string{"02:00:00:00:00:01", "02:00:00:00:00:02"}, Addrs: []string{"10.0.0.1", "fd00::1"}, Live: true}
+	m := Member{
+		Node: "n1", MACs: []string{"02:00:00:00:00:01", "02:00:00:00:00:02"},
+		Addrs: []string{"10.0.0.1", "fd00::1"}, Live: true,
+	}
 	l := encodeMember(nil, m, "agent-a", noon)
 	if got, ok := toMember(l); !ok || !cmp.Equal(got, m) {
 		t.Errorf("%v %v", got, ok)
@@ -112,7 +116,8 @@ func TestMemberLease(t *testing.T) {
 		t.Error("leaving, but live")
 	}
 	m.Live = true
-	if got, _ := toMember(encodeMember(encodeMember(l, Member{Node: "n1"}, "agent-a", noon), m, "agent-a", noon)); !cmp.Equal(got, m) {
+	left := encodeMember(l, Member{Node: "n1"}, "agent-a", noon)
+	if got, _ := toMember(encodeMember(left, m, "agent-a", noon)); !cmp.Equal(got, m) {
 		t.Errorf("came back as %v", got)
 	}
 	for name, other := range map[string]*coordination.Lease{
@@ -129,11 +134,13 @@ func TestMemberLease(t *testing.T) {
 // FuzzToView: whatever stands in a Lease is no panic, and sound only with a
 // holder and the proof of its term.
 func FuzzToView(f *testing.F) {
-	whole, _ := json.Marshal(encode(nil, "apiserver", Record{Holder: "n1", Transitions: 3, From: "n2"}, 7*time.Second, noon))
+	r := Record{Holder: "n1", Transitions: 3, From: "n2"}
+	whole, _ := json.Marshal(encode(nil, "apiserver", r, 7*time.Second, noon))
 	f.Add(whole)
 	f.Add([]byte(`{"spec":{"holderIdentity":"","leaseTransitions":-1}}`))
 	f.Add([]byte(`{"metadata":{"annotations":{"mooring.dev/term":"/0"}},"spec":{"holderIdentity":"/0"}}`))
-	f.Add([]byte(`{"metadata":{"resourceVersion":"x","annotations":{"mooring.dev/term":"n/-5"}},"spec":{"holderIdentity":"n","leaseTransitions":-5}}`))
+	f.Add([]byte(`{"metadata":{"resourceVersion":"x","annotations":{"mooring.dev/term":"n/-5"}},` +
+		`"spec":{"holderIdentity":"n","leaseTransitions":-5}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var l coordination.Lease
 		if json.Unmarshal(data, &l) != nil {

@@ -32,7 +32,9 @@ func TestLockRenews(t *testing.T) {
 
 // TestLockRenewsOnlyItsTerm: another's record and a later term are left alone.
 func TestLockRenewsOnlyItsTerm(t *testing.T) {
-	for _, other := range []Record{{Holder: "n2", Transitions: 4}, {Holder: "n1", Transitions: 4}, {Holder: "n2", Transitions: 3}} {
+	for _, other := range []Record{
+		{Holder: "n2", Transitions: 4}, {Holder: "n1", Transitions: 4}, {Holder: "n2", Transitions: 3},
+	} {
 		inBubble(t, func(t *testing.T, s *apiserver) {
 			b := run(t, s, "n1", "a")
 			b.given(Record{Holder: "n1", Transitions: 3})

@@ -195,6 +195,8 @@ func (m *Machine) fire(t timer) {
 		m.do(Forward{})
 	case onRepair:
 		m.lookAgain()
+	default:
+		panic(fmt.Sprintf("election: unknown timer %d", t))
 	}
 }
 

@@ -26,7 +26,13 @@ type soakClass struct {
 // API outages for all: never two. Planned moves and damage besides: a hand-over
 // long. Nodes cut off from the wire or the API besides: until they meet again.
 func soakClasses() []soakClass {
-	return []soakClass{{"crash", 11, 50 * ms, 0}, {"moves", 17, time.Second, 4500 * ms}, {"cuts", 21, 2500 * ms, 4500 * ms}}
+	return []soakClass{
+		// A node that comes back, named by the record, and one that claims may
+		// both have asked the wire at the same instant.
+		{"crash", 11, 50 * ms, 0},
+		{"moves", 17, time.Second, 4500 * ms},
+		{"cuts", 21, 2500 * ms, 4500 * ms},
+	}
 }
 
 // TestSoak looks for what no story foresaw.
@@ -63,7 +69,7 @@ func soak(seed uint64) (fault, log string) {
 	w.runUntil(8 * time.Second)
 	for range 1 + w.rnd.IntN(6) {
 		meddle(w, class.picks)
-		w.runUntil(w.now + time.Duration(w.rnd.Int64N(int64([]time.Duration{600 * ms, 3 * time.Second, 12 * time.Second}[w.rnd.IntN(3)]))))
+		w.runUntil(w.now + w.atMost([]time.Duration{600 * ms, 3 * time.Second, 12 * time.Second}[w.rnd.IntN(3)]))
 		w.checkBoth(class)
 	}
 	heal(w)
@@ -103,7 +109,48 @@ func (w *world) checkQuiet() {
 	}
 }
 
-// meddle does one thing to the world.
+// faults are what may happen to a node and the world, the harmless first.
+var faults = []func(w *world, n *node){
+	func(_ *world, n *node) { n.kill() },
+	func(w *world, n *node) { n.kill(); w.after(w.atMost(5*time.Second), n.start) },
+	func(_ *world, n *node) { n.start() },
+	func(_ *world, n *node) { n.powerOff() },
+	func(_ *world, n *node) { n.powerOn() },
+	freezeAWhile, freezeAWhile,
+	someAPI, someAPI, someAPI,
+	func(w *world, _ *node) { w.setAPI(apiUp, nil) },
+	func(_ *world, n *node) { n.send(Ask{Cause: CauseMove}) },
+	func(w *world, n *node) { n.send(Ask{To: w.nodes[w.rnd.IntN(3)].name, Cause: CauseMove}) },
+	func(_ *world, n *node) { n.shutdown() },
+	func(w *world, _ *node) { w.meddle(func(s *store) { s.exists = false }) },
+	func(w *world, _ *node) { w.meddle(func(s *store) { s.exists, s.sound = true, false }) },
+	func(w *world, n *node) {
+		n.refuses = true
+		w.after(w.atMost(5*time.Second), func() { n.refuses = false })
+	},
+	unplugAWhile, unplugAWhile,
+	func(w *world, n *node) { w.setAPI([]apiMode{apiRefuse, apiHang}[w.rnd.IntN(2)], n) },
+	func(w *world, n *node) { w.setAPI(apiUp, n) },
+}
+
+func (w *world) atMost(d time.Duration) time.Duration { return time.Duration(w.rnd.Int64N(int64(d))) }
+
+func freezeAWhile(w *world, n *node) {
+	n.freeze()
+	w.after(w.atMost(9*time.Second), n.thaw)
+}
+
+func unplugAWhile(w *world, n *node) {
+	n.setLink(false)
+	w.after(w.atMost(12*time.Second), func() { n.setLink(true) })
+}
+
+func someAPI(w *world, _ *node) {
+	w.slow = w.atMost(1500 * ms)
+	w.setAPI([]apiMode{apiRefuse, apiHang, apiSlow, apiMute}[w.rnd.IntN(4)], nil)
+}
+
+// meddle does one of the first picks faults, often to the holder.
 func meddle(w *world, picks int) {
 	n := w.nodes[w.rnd.IntN(len(w.nodes))]
 	if h := w.node(w.store.rec.Holder); h != nil && w.rnd.IntN(2) == 0 {
@@ -111,47 +158,7 @@ func meddle(w *world, picks int) {
 	}
 	pick := w.rnd.IntN(picks)
 	w.say("# fault %d at %s", pick, n.name)
-	switch pick {
-	case 0:
-		n.kill()
-	case 1:
-		n.kill()
-		w.after(time.Duration(w.rnd.Int64N(int64(5*time.Second))), n.start)
-	case 2:
-		n.start()
-	case 3:
-		n.powerOff()
-	case 4:
-		n.powerOn()
-	case 5, 6:
-		n.freeze()
-		w.after(time.Duration(w.rnd.Int64N(int64(9*time.Second))), n.thaw)
-	case 7, 8, 9:
-		w.slow = time.Duration(w.rnd.Int64N(int64(1500 * ms)))
-		w.setAPI(apiMode(1+w.rnd.IntN(4)), nil)
-	case 10:
-		w.setAPI(apiUp, nil)
-	case 11:
-		n.send(Ask{Cause: CauseMove})
-	case 12:
-		n.send(Ask{To: w.nodes[w.rnd.IntN(3)].name, Cause: CauseMove})
-	case 13:
-		n.shutdown()
-	case 14:
-		w.meddle(func(s *store) { s.exists = false })
-	case 15:
-		w.meddle(func(s *store) { s.exists, s.sound = true, false })
-	case 16:
-		n.refuses = true
-		w.after(time.Duration(w.rnd.Int64N(int64(5*time.Second))), func() { n.refuses = false })
-	case 17, 18:
-		n.setLink(false)
-		w.after(time.Duration(w.rnd.Int64N(int64(12*time.Second))), func() { n.setLink(true) })
-	case 19:
-		w.setAPI(apiMode(1+w.rnd.IntN(2)), n)
-	case 20:
-		w.setAPI(apiUp, n)
-	}
+	faults[pick](w, n)
 }
 
 // heal ends every fault.

@@ -142,70 +142,75 @@ func parseRecord(s string) Record {
 	return Record{Holder: holder, Transitions: term}
 }
 
-func parseEvent(at lb.Instant, verb string, args []string) (Event, error) {
-	o := parseOptions(args)
-	switch verb {
-	case "started":
-		ev := Started{Alive: o.has("alive"), SameBoot: o.has("sameboot"), Known: o.has("known"), Begun: o.begun(at)}
-		for _, a := range args {
-			if strings.Contains(a, "/") {
-				ev.Last = parseRecord(a)
-				ev.Last.From = o["from"]
-			}
-		}
-		return ev, nil
-	case "members":
-		return parseMembers(args), nil
-	case "saw":
-		return parseSaw(at, args, o)
-	case "failed":
-		return ReadFailed{Begun: o.begun(at)}, nil
-	case "address":
-		ev := AddressIs{Held: o.has("held"), Late: o.has("late"), Begun: o.begun(at)}
-		if o.has("refused") {
-			ev.Err = "operation not permitted"
-		}
-		return ev, nil
-	case "gone":
-		return AddressGone{}, nil
-	case "probed":
-		ev := Probed{Witness: o.has("witness"), Begun: o.begun(at)}
-		for _, a := range args {
-			if strings.HasPrefix(a, "mac-") {
-				ev.Answers = append(ev.Answers, a)
-			}
-		}
-		if o.has("error") {
-			ev.Err = "network is down"
-		}
-		return ev, nil
-	case "claimed":
-		return Claimed{MAC: args[0]}, nil
-	case "swapped":
+// parsers read the words after an event's name.
+var parsers = map[string]func(at lb.Instant, args []string, o options) (Event, error){
+	"started": parseStarted, "members": parseMembers, "saw": parseSaw, "address": parseAddress, "probed": parseProbed,
+	"failed":  func(at lb.Instant, _ []string, o options) (Event, error) { return ReadFailed{Begun: o.begun(at)}, nil },
+	"gone":    func(lb.Instant, []string, options) (Event, error) { return AddressGone{}, nil },
+	"claimed": func(_ lb.Instant, args []string, _ options) (Event, error) { return Claimed{MAC: args[0]}, nil },
+	"swapped": func(_ lb.Instant, args []string, _ options) (Event, error) {
 		for _, r := range []SwapResult{SwapWon, SwapLost, SwapUnanswered} {
 			if r.String() == args[1] {
 				return Swapped{To: args[0], Result: r}, nil
 			}
 		}
-	case "carrier":
-		return Carrier{Up: o.has("up")}, nil
-	case "ask":
+		return nil, fmt.Errorf("won, lost or unanswered?")
+	},
+	"carrier": func(_ lb.Instant, _ []string, o options) (Event, error) { return Carrier{Up: o.has("up")}, nil },
+	"ask": func(_ lb.Instant, args []string, _ options) (Event, error) {
 		return Ask{To: strings.Join(args, ""), Cause: CauseMove}, nil
-	case "shutdown":
-		return Shutdown{}, nil
-	case "tick":
-		return Tick{}, nil
-	}
-	return nil, fmt.Errorf("unknown event")
+	},
+	"shutdown": func(lb.Instant, []string, options) (Event, error) { return Shutdown{}, nil },
+	"tick":     func(lb.Instant, []string, options) (Event, error) { return Tick{}, nil },
 }
 
-func parseMembers(args []string) Members {
+func parseEvent(at lb.Instant, verb string, args []string) (Event, error) {
+	parse, ok := parsers[verb]
+	if !ok {
+		return nil, fmt.Errorf("unknown event")
+	}
+	return parse(at, args, parseOptions(args))
+}
+
+func parseStarted(at lb.Instant, args []string, o options) (Event, error) {
+	ev := Started{Alive: o.has("alive"), SameBoot: o.has("sameboot"), Known: o.has("known"), Begun: o.begun(at)}
+	for _, a := range args {
+		if strings.Contains(a, "/") {
+			ev.Last = parseRecord(a)
+			ev.Last.From = o["from"]
+		}
+	}
+	return ev, nil
+}
+
+func parseAddress(at lb.Instant, _ []string, o options) (Event, error) {
+	ev := AddressIs{Held: o.has("held"), Late: o.has("late"), Begun: o.begun(at)}
+	if o.has("refused") {
+		ev.Err = "operation not permitted"
+	}
+	return ev, nil
+}
+
+func parseProbed(at lb.Instant, args []string, o options) (Event, error) {
+	ev := Probed{Witness: o.has("witness"), Begun: o.begun(at)}
+	for _, a := range args {
+		if strings.HasPrefix(a, "mac-") {
+			ev.Answers = append(ev.Answers, a)
+		}
+	}
+	if o.has("error") {
+		ev.Err = "network is down"
+	}
+	return ev, nil
+}
+
+func parseMembers(_ lb.Instant, args []string, _ options) (Event, error) {
 	var ev Members
 	for _, a := range args {
 		node, dead := strings.CutSuffix(a, ":dead")
 		ev.All = append(ev.All, Member{Node: node, MACs: []string{"mac-" + node}, Live: !dead})
 	}
-	return ev
+	return ev, nil
 }
 
 func parseSaw(at lb.Instant, args []string, o options) (Event, error) {

@@ -225,7 +225,11 @@ func (e *electorModel) do(act Action) {
 	case Read:
 		e.read(act.Timeout)
 	case Repair:
-		e.alone(func() { e.put(act.Record, swapTimeout, func(ok, won bool) { e.wrote(ok && won) }) })
+		e.alone(func() {
+			if v := e.view; !v.Sound || !v.Candidate || v.Record.Transitions <= act.Record.Transitions {
+				e.put(act.Record, swapTimeout, func(ok, won bool) { e.wrote(ok && won) })
+			}
+		})
 	case Swap:
 		e.alone(func() { e.swap(act) })
 	}

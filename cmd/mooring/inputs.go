@@ -199,6 +199,7 @@ func (n *node) onNote(note election.Note) {
 		n.complain("address", "")
 	case election.AddressFailed:
 		n.complain("address", "the kernel refuses the address: "+note.Detail)
+	default:
 	}
 }
 

@@ -108,6 +108,7 @@ func moveTo(ctx context.Context, a *agent.Agent, to string) (string, error) {
 				return fmt.Sprintf("moved to %s in %s", m.Node, m.Took.Round(time.Millisecond)), nil
 			case election.MoveDropped, election.MoveUndone, election.NoCandidate:
 				return "", fmt.Errorf("%s %s: %s", m.Reason, m.Node, orNone(m.Detail))
+			default:
 			}
 		}
 	}
