@@ -38,7 +38,7 @@ func (e *Elector) keepMember(ctx context.Context) error {
 	var last *coordination.Lease
 	for {
 		wait := memberEvery
-		l, err := e.writeMember(ctx, last, e.opt.Member)
+		l, err := e.writeMember(ctx, last)
 		switch {
 		case err == nil:
 			last = l
@@ -61,7 +61,9 @@ func (e *Elector) keepMember(ctx context.Context) error {
 }
 
 // writeMember updates the Lease as last written, or as the server has it.
-func (e *Elector) writeMember(ctx context.Context, last *coordination.Lease, m Member) (*coordination.Lease, error) {
+func (e *Elector) writeMember(ctx context.Context, last *coordination.Lease) (*coordination.Lease, error) {
+	m := e.opt.Member
+	m.Live = m.Live && !e.leaving.Load()
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	var err error
@@ -87,9 +89,8 @@ func (e *Elector) foreign(ctx context.Context) bool {
 
 // Leave marks this node as leaving, so that nobody hands a group to it.
 func (e *Elector) Leave(ctx context.Context) error {
-	m := e.opt.Member
-	m.Live = false
-	_, err := e.writeMember(ctx, nil, m)
+	e.leaving.Store(true) // also for the renewals still to come
+	_, err := e.writeMember(ctx, nil)
 	return err
 }
 

@@ -10,16 +10,17 @@ import (
 type timer uint8
 
 const (
-	onRefresh timer = iota // write the address again
-	onWake                 // the fence: passed means that this agent was frozen
-	onLease                // the last write no longer proves the term
-	onRead                 // look at the record again
-	onClaim                // the permission to claim ends
-	onSign                 // the hand-over's target has not shown itself
-	onSwap                 // a swap has had its time and its answer is missing
-	onLinger               // flows that were under way have had their time
-	onForward              // and so has the forwarding to the old holder
-	onRepair               // the record may be written again
+	onRefresh     timer = iota // write the address again
+	onWake                     // the fence: passed means that this agent was frozen
+	onLease                    // the last write no longer proves the term
+	onRead                     // look at the record again
+	onClaim                    // the permission to claim ends
+	onSign                     // the hand-over's target has not shown itself
+	onSwap                     // a swap has had its time and its answer is missing
+	onLinger                   // flows that were under way have had their time
+	onForward                  // and so has the forwarding to the old holder
+	onRepair                   // the record may be written again
+	onCarrierLost              // the link has been down for a while
 	timers
 )
 
@@ -70,6 +71,8 @@ type ageing struct {
 	since lb.Instant
 	// broken says that a read of this version failed or was slow.
 	broken bool
+	// last is when the last read was answered.
+	last lb.Instant
 }
 
 // slowRead is the longest a read may take without breaking the chain.
@@ -84,10 +87,13 @@ func (a *ageing) saw(now lb.Instant, version string) {
 
 // answered notes that a read begun at begun showed the version now known. The
 // first one, a missed renewal after the version came, proves the time between:
-// less than the two seconds that leaseDuration has to spare.
+// less than the two seconds that leaseDuration has to spare. A pause between two
+// reads is this node's own sleep and proves nothing.
 func (a *ageing) answered(now, begun lb.Instant) {
+	gap := a.since != 0 && a.last != 0 && begun-a.last > 2*time.Second
+	a.last = now
 	switch {
-	case now-begun > slowRead:
+	case now-begun > slowRead, gap:
 		a.broken, a.since = true, now
 	case a.since == 0 && !a.broken && begun-a.seen < 2*time.Second:
 		a.since = a.seen

@@ -56,8 +56,9 @@ type Elector struct {
 	wish    atomic.Pointer[Lock]
 	writing sync.Mutex
 	// tasks are requests of Do; Run carries them out.
-	tasks chan func(context.Context)
-	reads [2]atomic.Int32 // in flight: quick and patient ones
+	tasks   chan func(context.Context)
+	leaving atomic.Bool
+	reads   [2]atomic.Int32 // in flight: quick and patient ones
 
 	mu       sync.Mutex
 	renewAt  lb.Instant
@@ -272,6 +273,9 @@ func (e *Elector) enqueueRead(task func(context.Context), flight *atomic.Int32) 
 // repair writes our record over whatever is there now.
 func (e *Elector) repair(ctx context.Context, r Record) {
 	base, _ := e.leases.last()
+	if v := toView(base, e.leases.known); v.Sound && v.Candidate && v.Record.Transitions > r.Transitions {
+		return // taken meanwhile: that is no damage
+	}
 	_ = e.write(ctx, r, base) // the view that follows tells
 }
 
@@ -284,7 +288,8 @@ func (e *Elector) swap(ctx context.Context, a Swap) {
 	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
 	defer cancel()
 	base, _ := e.leases.last()
-	if v := toView(base, e.leases.known); !v.Sound || v.Record.Transitions >= a.Record.Transitions {
+	if v := toView(base, e.leases.known); !v.Sound || v.Record.Version != a.Record.Version ||
+		v.Record.Transitions >= a.Record.Transitions {
 		e.readSoon(readTimeout)
 		e.opt.Deliver(Swapped{To: a.Record.Holder, Result: SwapLost})
 		return

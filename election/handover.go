@@ -84,6 +84,8 @@ func (m *Machine) onSwapped(ev Swapped) {
 	}
 	m.due.clear(onSwap)
 	switch {
+	case ev.Result != SwapWon && m.due[onLinger] != 0:
+		// The target before this one has shown itself meanwhile.
 	case ev.Result == SwapLost:
 		// A conflict decides nothing: read, then try again or give in.
 		m.hand.lost++
@@ -130,9 +132,13 @@ func (m *Machine) becomeDraining(r Record) {
 	}
 	m.phase = Draining
 	m.believe(r)
+	if !slices.Contains(m.hand.tried, r.Holder) {
+		// Swapped by an earlier run, or given up for unanswered.
+		m.hand.tried, m.hand.cause, m.began = []string{m.cfg.Self, r.Holder}, r.Cause, m.now
+	}
 	m.hand.target = r.Holder
 	m.say(HandingOver, Note{Node: r.Holder, Cause: r.Cause})
-	m.due.clear(onLease, onRead, onRepair)
+	m.due.clear(onLease, onRead, onRepair, onLinger)
 	m.due.set(onSign, m.now+signWait)
 	m.do(Lock{Mode: LockClosed})
 }
@@ -141,8 +147,7 @@ func (m *Machine) becomeDraining(r Record) {
 func (m *Machine) drainingSaw(ev Saw, v verdict) {
 	r := ev.View.Record
 	switch {
-	case v == damage:
-	case v == missing:
+	case v == damage, v == missing:
 		// Nobody else would write it again before the target holds.
 		if m.due[onRepair] <= m.now {
 			m.due.set(onRepair, m.now+repairEvery)
@@ -157,10 +162,7 @@ func (m *Machine) drainingSaw(ev Saw, v verdict) {
 		m.known.Version = r.Version
 	case v == same:
 		m.believe(r)
-		m.due.clear(onSign, onSwap, onRead)
-		if m.due[onLinger] == 0 {
-			m.due.set(onLinger, m.now+lingerFor)
-		}
+		m.signed()
 	default:
 		m.believe(r)
 		m.due.clear(onSign)
@@ -226,5 +228,14 @@ func (m *Machine) onShutdown() {
 		if first || m.sure {
 			m.onAsk(Ask{Cause: CauseShutdown})
 		}
+	}
+}
+
+// signed: the target has shown that it answers, by its first renewal or by
+// announcing the VIP.
+func (m *Machine) signed() {
+	m.due.clear(onSign, onSwap, onRead)
+	if m.due[onLinger] == 0 {
+		m.due.set(onLinger, m.now+lingerFor)
 	}
 }

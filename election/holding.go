@@ -13,7 +13,7 @@ func (m *Machine) becomeHolding(cause Cause) {
 	}
 	from := m.known.From
 	m.phase, m.sure, m.held = Holding, true, false
-	m.claimed, m.rivals, m.failing, m.noted = false, 0, 0, ""
+	m.claimed, m.quarrel, m.failing, m.noted = false, quarrel{}, 0, ""
 	m.hand, m.summon = handover{}, summons{}
 	m.due = deadlines{}
 	m.since = m.now
@@ -26,6 +26,8 @@ func (m *Machine) becomeHolding(cause Cause) {
 	}
 	if cause != CauseAdopted {
 		m.do(Hold{NotAfter: m.now + time.Second})
+		// Until the address is there this agent's own clock is the fence.
+		m.due.set(onWake, m.now+m.cfg.ValidLft)
 		m.due.set(onRefresh, m.now+refreshEvery)
 	}
 }
@@ -56,6 +58,10 @@ func (m *Machine) onAddress(ev AddressIs) {
 		m.addressFailed(ev.Err)
 		return
 	}
+	if ev.Begun+m.cfg.ValidLft <= m.now {
+		m.becomeFenced(Frozen)
+		return
+	}
 	m.failing = 0
 	m.wake = ev.Begun + m.cfg.ValidLft
 	m.due.set(onWake, m.wake)
@@ -84,6 +90,9 @@ func (m *Machine) onAddress(ev AddressIs) {
 func (m *Machine) addressFailed(why string) {
 	m.complain(AddressFailed, Note{Detail: why})
 	m.due.set(onRefresh, m.now+refreshEvery/5)
+	if !m.held {
+		m.due.set(onWake, m.now+m.cfg.ValidLft)
+	}
 	if m.failing == 0 {
 		m.failing = m.now
 		return
@@ -134,8 +143,8 @@ func (m *Machine) confirmed(ev Saw) {
 		m.due.set(onLease, lease)
 	}
 	m.say(Sure, Note{Took: m.now - m.unsure})
-	if m.rivals > 0 {
-		m.rivals = 0
+	if m.quarrel.with != "" {
+		m.quarrel = quarrel{}
 		m.do(Announce{})
 	}
 	m.relock()
@@ -201,6 +210,10 @@ func (m *Machine) becomeUnsure(why string) {
 // onClaimed: another host says it has the VIP.
 func (m *Machine) onClaimed(mac string) {
 	owner := ownerOf(m.members, mac)
+	if m.phase == Draining && owner != "" && owner != m.cfg.Self {
+		m.signed()
+		return
+	}
 	if m.phase != Holding || owner == m.cfg.Self {
 		return
 	}
@@ -212,7 +225,10 @@ func (m *Machine) onClaimed(mac string) {
 		// The old holder's last words in a hand-over.
 		m.do(Announce{})
 	default:
-		m.rivals++
+		if m.quarrel.with == "" {
+			m.quarrel = quarrel{with: owner, since: m.now}
+		}
+		m.quarrel.last = m.now
 		m.complain(PeerClaim, Note{MAC: mac, Node: owner})
 		proved := m.due[onLease]
 		m.becomeUnsure("candidate " + owner + " claims the VIP")
@@ -223,15 +239,19 @@ func (m *Machine) onClaimed(mac string) {
 	}
 }
 
-// settleRival decides without an API server. A term proved by a recent write
-// stays; past its lease the worse rank yields first, the better one only when
-// the claims go on: exactly one remains.
-func (m *Machine) settleRival() {
-	patience := 4
-	if best := Ranked(m.cfg.Group, m.members); len(best) > 0 && best[0].Node != m.cfg.Self {
-		patience = 2
+// settleQuarrel decides without an API server. A term proved by a recent write
+// stays; past its lease the worse rank yields at once, the better one only when
+// the claims go on for seconds: exactly one remains.
+func (m *Machine) settleQuarrel() {
+	if m.now-m.quarrel.last > time.Second {
+		m.quarrel = quarrel{}
+		return
 	}
-	if m.due[onLease] == 0 && m.rivals >= patience {
+	patience := 300 * time.Millisecond
+	if better(m.cfg.Group, m.cfg.Self, m.quarrel.with) {
+		patience = 1800 * time.Millisecond
+	}
+	if m.due[onLease] == 0 && m.now-m.quarrel.since >= patience {
 		m.becomeFenced(Fenced)
 		return
 	}

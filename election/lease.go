@@ -40,7 +40,7 @@ func toView(l *coordination.Lease, candidate func(node string) bool) View {
 	}
 	v.Record.Holder, v.Record.Transitions = *s.HolderIdentity, int64(*s.LeaseTransitions)
 	v.Record.From, v.Record.Cause = l.Annotations[annFrom], Cause(l.Annotations[annCause])
-	v.Sound = l.Annotations[annTerm] == termOf(v.Record)
+	v.Sound = v.Record.Transitions >= 0 && l.Annotations[annTerm] == termOf(v.Record)
 	v.Candidate = candidate(v.Record.Holder)
 	return v
 }

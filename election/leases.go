@@ -156,7 +156,7 @@ func (s *leases) seen(l *coordination.Lease, version uint64, via Via, begun lb.I
 	defer s.order.Unlock()
 	s.mu.Lock()
 	stale := s.synced && version < s.version
-	if stale && via == ByRead && begun > s.at {
+	if stale && via != ByWatch && begun > s.at {
 		stale = false
 	}
 	switch {
@@ -166,6 +166,10 @@ func (s *leases) seen(l *coordination.Lease, version uint64, via Via, begun lb.I
 	case stale:
 		l = s.latest // newer than the answer, so known after the read began
 	default:
+		if l == nil {
+			// A Lease that is still missing has no version of its own.
+			version = max(version, s.version)
+		}
 		s.latest, s.version, s.at, s.synced = l, version, s.now(), true
 	}
 	s.mu.Unlock()

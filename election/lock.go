@@ -66,13 +66,14 @@ func (k *lock) Update(ctx context.Context, _ resourcelock.LeaderElectionRecord) 
 	switch {
 	case wish.Mode == LockClaim && ours:
 		return nil
-	case wish.Mode == LockClaim && v.Sound && v.Record.Version != wish.Record.Version:
+	case wish.Mode == LockClaim && v.Sound != (wish.Record.Version != ""),
+		wish.Mode == LockClaim && v.Sound && v.Record.Version != wish.Record.Version:
 		return errNotAllowed
 	case wish.Mode == LockClaim:
 		return k.e.write(ctx, wish.Record, l)
 	case !ours:
 		return errNotAllowed
-	case v.Record.From == "" && k.e.opt.Now() < k.e.nextRenewal():
+	case k.e.opt.Now() < k.e.nextRenewal():
 		return nil
 	}
 	return k.e.write(ctx, wish.Record, l)

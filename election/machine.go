@@ -47,6 +47,9 @@ const (
 	firstClaim   = time.Second           // silence before a Lease is first made
 	rankStep     = 50 * time.Millisecond // between candidates of adjoining rank
 	repairEvery  = 100 * time.Millisecond
+	// carrierPatience is how long a holder's link may be down: a switch port
+	// that negotiates again is no reason to move.
+	carrierPatience = 2 * time.Second
 )
 
 // Machine decides for one group on one node: events in, actions out. It has no
@@ -76,7 +79,7 @@ type Machine struct {
 	how      Cause      // how this node came to hold
 	past     bool       // a record of an earlier run is remembered
 	claimed  bool       // Claiming: the lock may swap
-	rivals   int        // claims heard from a peer since it was last settled
+	quarrel  quarrel    // with a candidate that claims the VIP too
 	read     lb.Instant // begin of the last read that measured the age
 	noted    Reason     // last complaint, so that it is said once
 	hand     handover
@@ -92,6 +95,13 @@ type handover struct {
 	tried  []string
 	record Record // as last swapped, or tried to
 	lost   int    // swaps refused because the record had changed
+}
+
+// quarrel is the time in which a candidate was heard to claim the VIP that this
+// node holds.
+type quarrel struct {
+	with        string
+	since, last lb.Instant
 }
 
 // summons is a record that names this node while it does not hold: a
@@ -133,6 +143,11 @@ func (m *Machine) Next() lb.Instant { return m.due.next() }
 // before it believes anything it finds in its queue.
 func (m *Machine) Step(now lb.Instant, ev Event) []Action {
 	m.now, m.out = now, nil
+	if at := m.due[onWake]; at != 0 && at <= now {
+		// The fence before all else: a refresh that was due meanwhile is void.
+		m.due.clear(onWake)
+		m.fire(onWake)
+	}
 	for t, ok := m.due.take(now); ok; t, ok = m.due.take(now) {
 		m.fire(t)
 	}
@@ -195,6 +210,8 @@ func (m *Machine) fire(t timer) {
 		m.do(Forward{})
 	case onRepair:
 		m.lookAgain()
+	case onCarrierLost:
+		m.carrierLost()
 	default:
 		panic(fmt.Sprintf("election: unknown timer %d", t))
 	}
@@ -237,7 +254,8 @@ func (m *Machine) mine() Record {
 func (m *Machine) onStarted(ev Started) {
 	m.woke = m.now
 	m.known, m.past = ev.Last, ev.Known
-	m.known.Version = ""
+	// Who handed over, before this agent ended, has let go by now.
+	m.known.Version, m.known.From = "", ""
 	m.age.saw(m.now, "")
 	recent := ev.Known && ev.SameBoot
 	if ev.Alive && (!recent || ev.Last.Holder == m.cfg.Self) {
@@ -270,19 +288,37 @@ func (m *Machine) onSaw(ev Saw) {
 
 func (m *Machine) onReadFailed() {
 	m.age.failed()
-	if m.phase == Holding && m.rivals > 0 {
-		m.settleRival()
+	if m.phase == Holding && m.quarrel.with != "" {
+		m.settleQuarrel()
 	}
 }
 
 func (m *Machine) onCarrier(up bool) {
-	back := up && !m.carrier
+	back, lost := up && !m.carrier, !up && m.carrier
 	m.carrier = up
+	if up {
+		m.due.clear(onCarrierLost)
+	}
+	if lost && m.phase == Holding {
+		m.due.set(onCarrierLost, m.now+carrierPatience)
+	}
 	// A link that comes back may rejoin a network in which another holds.
 	if back && m.phase == Holding {
 		m.becomeUnsure("the link came back")
 		m.do(Read{Timeout: readTimeout})
 		m.due.set(onRead, m.now+readTimeout+50*time.Millisecond)
+	}
+}
+
+// carrierLost: a holder whose link is down answers nobody, but an API server
+// that it reaches another way would have it hold for ever. It asks a candidate.
+func (m *Machine) carrierLost() {
+	if m.phase != Holding || m.carrier {
+		return
+	}
+	m.due.set(onCarrierLost, m.now+5*carrierPatience)
+	if m.sure && !m.hand.active {
+		m.onAsk(Ask{Cause: CauseCarrier})
 	}
 }
 
@@ -294,6 +330,10 @@ func (m *Machine) lookAgain() {
 		m.do(Read{Timeout: readTimeout})
 	case m.phase == Holding, m.phase == Draining:
 		m.do(Read{Timeout: readTimeout})
+		if m.phase == Holding {
+			// A parted wire may have been joined: ask who else answers.
+			m.do(Probe{})
+		}
 		every := time.Second
 		if m.now-m.unsure < 5*time.Second || m.phase == Draining {
 			every = readTimeout + 50*time.Millisecond

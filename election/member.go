@@ -3,7 +3,6 @@ package election
 import (
 	"hash/fnv"
 	"slices"
-	"strings"
 )
 
 // Member is one node that may hold the group, as its member Lease says.
@@ -30,18 +29,24 @@ func rankOf(group, node string) uint64 {
 	return x ^ x>>31
 }
 
+// better says whether a ranks before b for the group.
+func better(group, a, b string) bool {
+	ra, rb := rankOf(group, a), rankOf(group, b)
+	return ra > rb || ra == rb && a < b
+}
+
 // Ranked sorts members best first for the group.
 func Ranked(group string, members []Member) []Member {
 	out := slices.Clone(members)
 	slices.SortFunc(out, func(a, b Member) int {
-		ra, rb := rankOf(group, a.Node), rankOf(group, b.Node)
-		if ra != rb {
-			if ra > rb {
-				return -1
-			}
+		switch {
+		case a.Node == b.Node:
+			return 0
+		case better(group, a.Node, b.Node):
+			return -1
+		default:
 			return 1
 		}
-		return strings.Compare(a.Node, b.Node)
 	})
 	return out
 }

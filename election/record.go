@@ -42,6 +42,7 @@ const (
 	CauseMove      Cause = "move"
 	CauseShutdown  Cause = "shutdown"
 	CauseAddress   Cause = "address-failed"
+	CauseCarrier   Cause = "link-down"
 	CauseUndone    Cause = "hand-over-undone"
 	CauseAdopted   Cause = "adopted"
 	CauseFenced    Cause = "fenced"

@@ -14,7 +14,7 @@ func (m *Machine) becomeStandby() {
 		panic("election: standby with a hand-over pending")
 	}
 	m.phase, m.sure, m.held = Standby, false, false
-	m.claimed, m.rivals, m.failing = false, 0, 0
+	m.claimed, m.quarrel, m.failing = false, quarrel{}, 0
 	m.hand, m.summon = handover{}, summons{}
 	m.due = deadlines{onForward: m.due[onForward]}
 	m.age = ageing{}
@@ -135,6 +135,8 @@ func (m *Machine) abandon() {
 // onProbed goes on with a claim or a summons.
 func (m *Machine) onProbed(ev Probed) {
 	switch {
+	case m.phase == Holding && !m.sure:
+		m.othersAnswer(ev)
 	case m.phase == Claiming && !m.claimed:
 		m.claimProbed(ev)
 	case m.phase == Standby && m.summon.active:
@@ -224,6 +226,12 @@ func (m *Machine) answerSummons() {
 	if !m.summon.read || !m.summon.probed || m.shutdown {
 		return
 	}
+	if !m.carrier {
+		m.complain(NoWitness, Note{Detail: "own link has no carrier"})
+		m.summon = summons{}
+		m.due.set(onRead, m.now+time.Second)
+		return
+	}
 	others := slices.DeleteFunc(slices.Clone(m.summon.answers), func(mac string) bool {
 		owner := ownerOf(m.members, mac)
 		return owner == m.cfg.Self || owner != "" && owner == m.known.From
@@ -243,4 +251,17 @@ func (m *Machine) answerSummons() {
 		cause = CauseNamed
 	}
 	m.becomeHolding(cause)
+}
+
+// othersAnswer counts candidates that answer for the VIP beside this unsure
+// holder; when nobody does the quarrel is over.
+func (m *Machine) othersAnswer(ev Probed) {
+	if peer, _ := m.sortAnswers(ev.Answers); peer == "" && ev.Err == "" {
+		m.quarrel = quarrel{}
+	}
+	for _, mac := range ev.Answers {
+		if ownerOf(m.members, mac) != "" {
+			m.onClaimed(mac)
+		}
+	}
 }

@@ -20,14 +20,58 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
-// deliver passes an elector's event on; the agent exists before it runs.
-func (n *node) deliver(ev election.Event) { n.agent.Deliver(ev) }
+// deliver passes an elector's event on; the agent exists before it runs. Members
+// are kept on disk: without them an agent that restarts in an API outage would
+// take every candidate for a stranger.
+func (n *node) deliver(ev election.Event) {
+	n.agent.Deliver(ev)
+	if m, ok := ev.(election.Members); ok {
+		if err := keep(n.membersFile(), m.All); err != nil {
+			n.log.Warn("members not kept on disk", "err", err)
+		}
+	}
+}
+
+// keep writes a value to a file, atomically, as JSON.
+func keep(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	next := path + ".next"
+	return errors.Join(os.WriteFile(next, data, 0o600), os.Rename(next, path))
+}
+
+// recall reads what keep wrote; a file that is missing leaves v as it is.
+func recall(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
+}
+
+// rememberMembers gives the agent the members of the last run, until the
+// cluster has spoken.
+func (n *node) rememberMembers() {
+	var all []election.Member
+	if err := recall(n.membersFile(), &all); err != nil {
+		n.log.Warn("kept members not read", "err", err)
+	}
+	if len(all) > 0 {
+		n.agent.Deliver(election.Members{All: all})
+	}
+}
 
 func (n *node) onClaim(c lb.Claim)      { n.agent.Deliver(election.Claimed{MAC: c.MAC.String()}) }
 func (n *node) onGone()                 { n.agent.Deliver(election.AddressGone{}) }
 func (n *node) onLink(c lb.LinkChange)  { n.agent.Deliver(election.Carrier{Up: c.Up}) }
 func (n *node) onProxy(s lb.ProxyState) { n.agent.SetProxy(s) }
 func (n *node) serversFile() string     { return filepath.Join(n.cfg.StateDir, "apiservers.json") }
+func (n *node) membersFile() string     { return filepath.Join(n.cfg.StateDir, "members.json") }
 func (n *node) file(name string) string { return filepath.Join(n.cfg.RunDir, name) }
 func (n *node) refuse(why string)       { n.complain("config", why) }
 
@@ -40,11 +84,7 @@ func (n *node) onBackends(b []lb.Backend) {
 	}
 	n.servers.Set(addrs)
 	n.agent.SetBackends(b)
-	data, err := json.Marshal(addrs)
-	if err == nil {
-		err = errors.Join(os.WriteFile(n.serversFile()+".next", data, 0o600), os.Rename(n.serversFile()+".next", n.serversFile()))
-	}
-	if err != nil {
+	if err := keep(n.serversFile(), addrs); err != nil {
 		n.log.Warn("API servers not kept on disk", "err", err)
 	}
 }
@@ -53,11 +93,7 @@ func (n *node) onBackends(b []lb.Backend) {
 func (n *node) seeds() []lb.Backend {
 	addrs := slices.Clone(n.cfg.APIServer.Servers)
 	var kept []netip.AddrPort
-	data, err := os.ReadFile(n.serversFile())
-	if err == nil {
-		err = json.Unmarshal(data, &kept)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := recall(n.serversFile(), &kept); err != nil {
 		n.log.Warn("kept API servers not read", "err", err)
 	}
 	for _, a := range kept {

@@ -255,6 +255,7 @@ func (n *node) gateways() []lb.Address {
 // leaves everything for the next node of this process to adopt.
 func (n *node) run(quit, reload context.Context) error {
 	n.links.Watch(n.vips)
+	n.rememberMembers()
 	// Adapters outlive the agent's loop: the hand-over needs them.
 	ctx, cancel := context.WithCancel(reload)
 	defer cancel()
