@@ -3,6 +3,7 @@ package vip
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -30,7 +31,8 @@ type Forwarder struct {
 func (f *Forwarder) Forward(ctx context.Context, want []lb.Forward) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if slices.Equal(want, f.last) && (f.ran || len(want) == 0) {
+	// The first call always runs: a killed predecessor may have left its table.
+	if slices.Equal(want, f.last) && f.ran {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -39,7 +41,11 @@ func (f *Forwarder) Forward(ctx context.Context, want []lb.Forward) error {
 	cmd.Stdin = strings.NewReader(forwardRules(want))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrNotFound) && len(want) == 0 {
+		err = nil // without nft there is no table of ours
+	}
+	if err != nil {
 		return fmt.Errorf("nft: %v: %s (is the package nftables installed, and CONFIG_NFT_FWD_NETDEV in the kernel?)",
 			err, strings.TrimSpace(stderr.String()))
 	}

@@ -10,7 +10,7 @@ import (
 
 func cmdConfig(_ context.Context, args []string, out io.Writer) error {
 	fs := flags("config", "check FILE, or print a minimal or the reference file")
-	if err := parse(fs, args); err != nil {
+	if err := parse(fs, args, 2); err != nil {
 		return err
 	}
 	switch fs.Arg(0) {

@@ -21,7 +21,7 @@ const usage = `mooring keeps a Kubernetes cluster's addresses.
   mooring status [--config FILE]      who holds the VIPs, since when and why
   mooring move --to NODE              planned move; run it on the holder
   mooring config check|minimal|reference [FILE]
-  mooring manifest rbac|namespace|static-pod|systemd
+  mooring manifest rbac|namespace|static-pod|mooring.service
   mooring version
 
 Every command takes --help.
@@ -81,11 +81,25 @@ func flags(name, about string) *flag.FlagSet {
 	return fs
 }
 
-// parse parses args; the error was printed by the flag set.
-func parse(fs *flag.FlagSet, args []string) error {
-	err := fs.Parse(args)
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
+// parse parses args: flags, before or behind at most words other words. The
+// error was printed. A word too many is one: "mooring move n2" must not move to
+// the best node.
+func parse(fs *flag.FlagSet, args []string, words int) error {
+	var rest []string
+	for len(args) > 0 {
+		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+			return err
+		} else if err != nil {
+			return errUsage
+		}
+		if args = fs.Args(); len(args) > 0 {
+			rest, args = append(rest, args[0]), args[1:]
+		}
+	}
+	if len(rest) > words {
+		fmt.Fprintf(fs.Output(), "mooring %s: what is %q for?\n", fs.Name(), rest[words])
+		fs.Usage()
 		return errUsage
 	}
-	return err
+	return fs.Parse(append([]string{"--"}, rest...))
 }

@@ -12,7 +12,7 @@ import (
 func cmdManifest(_ context.Context, args []string, out io.Writer) error {
 	fs := flags("manifest", "prints one of "+strings.Join(manifests.Names(), ", "))
 	image := fs.String("image", "", "the `IMAGE` to name in place of "+manifests.Image)
-	if err := parse(fs, args); err != nil {
+	if err := parse(fs, args, 1); err != nil {
 		return err
 	}
 	text, err := manifests.Get(fs.Arg(0), *image)

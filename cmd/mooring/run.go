@@ -33,7 +33,7 @@ func boottime() lb.Instant {
 func cmdAgent(ctx context.Context, args []string, _ io.Writer) error {
 	fs := flags("agent", "keeps this node's share of the cluster's addresses")
 	path := fs.String("config", defaultConfig, "the configuration `FILE`")
-	if err := parse(fs, args); err != nil {
+	if err := parse(fs, args, 0); err != nil {
 		return err
 	}
 	cfg, err := config.Load(*path)

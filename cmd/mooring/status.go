@@ -38,8 +38,12 @@ func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
 	fs := flags("status", "asks this node's agent; works while the API server is down")
 	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
 	asJSON := fs.String("o", "table", "output: table or json")
-	if err := parse(fs, args); err != nil {
+	if err := parse(fs, args, 0); err != nil {
 		return err
+	}
+	if *asJSON != "json" && *asJSON != "table" {
+		fmt.Fprintf(fs.Output(), "mooring status: -o %s: write table or json\n", *asJSON)
+		return errUsage
 	}
 	body, err := ask(ctx, *path, http.MethodGet, "/status")
 	if err != nil {
@@ -60,7 +64,7 @@ func cmdMove(ctx context.Context, args []string, out io.Writer) error {
 	fs := flags("move", "hands the VIPs to another node; new connections are not lost")
 	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
 	to := fs.String("to", "", "the `NODE` to move to; empty is the best one")
-	if err := parse(fs, args); err != nil {
+	if err := parse(fs, args, 0); err != nil {
 		return err
 	}
 	body, err := ask(ctx, *path, http.MethodPost, "/move?to="+url.QueryEscape(*to))

@@ -59,11 +59,14 @@ type Agent struct {
 	fronts  *mailbox[[]lb.Frontend]
 	redirs  *mailbox[[]lb.Redirect]
 	record  *mailbox[election.Record]
-	wished  atomic.Uint64 // sequence number of the newest address wish
-	forward []lb.Forward
-	status  atomic.Pointer[Status]
-	moves   []Move
-	ctx     context.Context // Run's, for the log
+	// retrying says that the data plane will be planned again soon.
+	retrying atomic.Bool
+	wished   atomic.Uint64 // sequence number of the newest address wish
+	leaving  bool          // the machine is done: every further wish may be the last
+	forward  []lb.Forward
+	status   atomic.Pointer[Status]
+	moves    []Move
+	ctx      context.Context // Run's, for the log
 }
 
 // addressWish is what the links shall hold.
@@ -71,8 +74,8 @@ type addressWish struct {
 	seq     uint64
 	hold    lb.Holding
 	forward []lb.Forward
-	// flushed is closed when the wish was carried out, if not nil.
-	flushed chan struct{}
+	// last ends the loop when the wish was carried out.
+	last bool
 }
 
 // New builds an agent; nothing starts before Run.
@@ -202,10 +205,10 @@ func (a *Agent) carryOut(act election.Action) {
 	case election.Hold:
 		a.wish(lb.Holding{
 			Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: act.NotAfter, Quiet: act.Quiet,
-		}, nil)
+		})
 	case election.LetGo:
 		a.forward = nil
-		a.wish(lb.Holding{}, nil)
+		a.wish(lb.Holding{})
 	case election.Announce:
 		a.defend.post(struct{}{})
 	case election.Probe:
@@ -227,37 +230,45 @@ func (a *Agent) carryOut(act election.Action) {
 }
 
 // wish posts what the links shall hold; the forwards go in before an address.
-func (a *Agent) wish(h lb.Holding, flushed chan struct{}) {
+func (a *Agent) wish(h lb.Holding) {
 	seq := a.wished.Add(1)
-	a.address.post(addressWish{seq: seq, hold: h, forward: a.forward, flushed: flushed})
+	a.address.post(addressWish{seq: seq, hold: h, forward: a.forward, last: a.leaving})
 }
 
 // refreshForward ends a forwarding without waiting for the next refresh.
 func (a *Agent) refreshForward() {
 	s := a.machine.Status()
 	if s.Phase != election.Holding && s.Phase != election.Draining {
-		a.wish(lb.Holding{}, nil)
+		a.wish(lb.Holding{})
 		return
+	}
+	now := a.opt.Now()
+	if s.Wake <= now {
+		// Not held yet: the wish has the time that the machine gives a first one.
+		s.Wake = now + time.Second
 	}
 	a.wish(lb.Holding{
 		Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: s.Wake,
 		Quiet: s.Phase == election.Draining,
-	}, nil)
+	})
 }
 
-// finish waits for a pending LetGo to be carried out, then ends the loop.
+// finish ends the loop, after the addresses are gone unless they are kept.
 func (a *Agent) finish(kept bool) {
 	if kept {
-		a.done <- true
+		a.end(true)
 		return
 	}
-	flushed := make(chan struct{})
-	a.forward = nil
-	a.wish(lb.Holding{}, flushed)
-	go func() {
-		<-flushed
-		a.done <- false
-	}()
+	a.leaving, a.forward = true, nil
+	a.wish(lb.Holding{})
+}
+
+// end makes the loop return; the first of several ends counts.
+func (a *Agent) end(kept bool) {
+	select {
+	case a.done <- kept:
+	default:
+	}
 }
 
 // witnesses are all hosts whose answer proves that this node is not cut off;
@@ -300,7 +311,10 @@ func (a *Agent) forwards(node string) []lb.Forward {
 // replan hands the data plane what follows from its inputs.
 func (a *Agent) replan() {
 	d := lb.Plan(a.plane)
-	a.fronts.post(d.Frontends)
+	// While no API server is known, a HAProxy of an earlier run goes on.
+	if d.Reason != lb.NoBackends {
+		a.fronts.post(d.Frontends)
+	}
 	// Until HAProxy's state is known the redirects of an earlier run stand:
 	// taking them away would break the connections that they carry.
 	if a.proxyKnown || len(d.Frontends) == 0 && !a.plane.Balance {

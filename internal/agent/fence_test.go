@@ -215,6 +215,21 @@ func TestForwardComesFirst(t *testing.T) {
 	}
 }
 
+// TestLetGoWaitsForNothing: a forwarding that hangs (nft may take two seconds)
+// delays no fence.
+func TestLetGoWaitsForNothing(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		n := s.adopted()
+		pass(1500 * time.Millisecond)
+		n.links.forwarding.close()
+		defer n.links.forwarding.open()
+		s.api.handOver("", "b", 4)
+		pass(10 * time.Millisecond)
+		s.want("")
+		n.decided(election.Adopted, election.Sure, election.Fenced)
+	})
+}
+
 func (n *node) opt() Options { return n.agent.opt }
 
 // TestNothingOutlivesRun: however it ends, and whatever hangs, Run returns and

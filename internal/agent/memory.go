@@ -52,7 +52,11 @@ func (d Disk) Load() (r election.Record, known, sameBoot bool, err error) {
 		return r, false, false, err
 	}
 	var s saved
-	if err := json.Unmarshal(data, &s); err != nil || s.Record.Holder == "" {
+	err = json.Unmarshal(data, &s)
+	if err == nil && s.Record.Holder == "" {
+		err = errors.New("it names no holder")
+	}
+	if err != nil {
 		_ = os.Rename(d.Path, d.Path+".bad")
 		return r, false, false, fmt.Errorf("%s held no record and was set aside as .bad (%v)", d.Path, err)
 	}

@@ -77,7 +77,11 @@ func (m *Metrics) publish(ms election.Status, s Status) {
 func (m *Metrics) plane(p lb.Snapshot) {
 	m.serving.Set(flag(p.Proxy.Serving))
 	m.up.Set(float64(len(p.Proxy.Up)))
-	m.known.Set(float64(len(p.Backends)))
+	known := len(p.Backends)
+	if known == 0 {
+		known = len(p.Seeds)
+	}
+	m.known.Set(float64(known))
 }
 
 func flag(b bool) float64 {

@@ -12,25 +12,31 @@ import (
 // setAddresses carries out the newest wish and reports it, unless a newer one
 // was made meanwhile: an old success must not prove a new term.
 func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
-	if w.flushed != nil {
-		defer close(w.flushed)
+	if w.last {
+		defer a.end(false)
 	}
-	if err := a.opt.Addresses.Forward(ctx, w.forward); err != nil {
-		a.opt.Log.Warn("established connections do not outlive this move", "err", err)
+	if len(w.hold.Addresses) == 0 {
+		// Letting go waits for nothing, so not for nft either.
+		if _, err := a.opt.Addresses.Set(ctx, w.hold); err != nil {
+			a.opt.Log.Error("address not removed; the kernel will expire it", "err", err)
+		}
+		a.setForward(ctx, w.forward)
+		return
 	}
+	a.setForward(ctx, w.forward)
 	held, err := a.opt.Addresses.Set(ctx, w.hold)
 	ev := election.AddressIs{Held: err == nil && !held.Late, Begun: held.Begun, Late: held.Late}
 	if err != nil {
 		ev.Err = err.Error()
 	}
-	if len(w.hold.Addresses) == 0 {
-		if err != nil {
-			a.opt.Log.Error("address not removed; the kernel will expire it", "err", err)
-		}
-		return
-	}
 	if w.seq == a.wished.Load() {
 		a.Deliver(ev)
+	}
+}
+
+func (a *Agent) setForward(ctx context.Context, f []lb.Forward) {
+	if err := a.opt.Addresses.Forward(ctx, f); err != nil {
+		a.opt.Log.Warn("established connections do not outlive this move", "err", err)
 	}
 }
 
@@ -67,8 +73,7 @@ func (a *Agent) setFrontends(ctx context.Context, f []lb.Frontend) {
 	if err != nil && ctx.Err() == nil {
 		a.metrics.proxyErrors.Inc()
 		a.opt.Log.Error("load balancer not as wanted", "err", err)
-		// The wish stands: try again, unless a newer one has come.
-		time.AfterFunc(2*time.Second, func() { a.input(again) })
+		a.retry()
 	}
 	a.SetProxy(state)
 }
@@ -77,7 +82,7 @@ func (a *Agent) setRedirects(ctx context.Context, r []lb.Redirect) {
 	if err := a.opt.DataPlane.Redirects(ctx, r); err != nil && ctx.Err() == nil {
 		a.metrics.proxyErrors.Inc()
 		a.opt.Log.Error("VIP not redirected to the load balancer, the local API server answers", "err", err)
-		time.AfterFunc(2*time.Second, func() { a.input(again) })
+		a.retry()
 	}
 }
 
@@ -89,3 +94,14 @@ func (a *Agent) remember(_ context.Context, r election.Record) {
 
 // again is the input that changes nothing and plans anew.
 func again(*Agent) bool { return true }
+
+// retry plans the data plane anew in two seconds: its wishes stand. However
+// many sinks fail it is one retry, or two that fail would double them each time.
+func (a *Agent) retry() {
+	if a.retrying.CompareAndSwap(false, true) {
+		time.AfterFunc(2*time.Second, func() {
+			a.retrying.Store(false)
+			a.input(again)
+		})
+	}
+}
