@@ -24,6 +24,8 @@ var (
 // does not: both are NotFound and both mean that nobody holds.
 func isMissing(err error) bool { return apierrors.IsNotFound(err) }
 
+// listLeases and watchLeases are what a reflector asks with: all Leases of the
+// namespace, for groups and members are few and one watch is cheaper than two.
 func listLeases(c coordinationclient.LeaseInterface) cache.ListWithContextFunc {
 	return func(ctx context.Context, o meta.ListOptions) (runtime.Object, error) { return c.List(ctx, o) }
 }

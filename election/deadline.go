@@ -27,6 +27,7 @@ const (
 // deadlines are the machine's pending timers; zero is none.
 type deadlines [timers]lb.Instant
 
+// set replaces a pending timer; clear forgets some.
 func (d *deadlines) set(t timer, at lb.Instant) { d[t] = at }
 func (d *deadlines) clear(ts ...timer) {
 	for _, t := range ts {

@@ -209,6 +209,8 @@ func (e *Elector) nextRenewal() lb.Instant {
 	return e.renewAt
 }
 
+// renewNow makes the next Update write, without waiting for the period: a new
+// holder's first renewal is its sign.
 func (e *Elector) renewNow() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

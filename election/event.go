@@ -1,8 +1,6 @@
 package election
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	"mooring.dev/mooring/internal/lb"
@@ -217,9 +215,3 @@ const (
 	NamedByRecord  Reason = "NamedByRecord"    // takes over as the record says
 	ClaimAbandoned Reason = "ClaimAbandoned"   // a claim ended without the swap
 )
-
-// describe prints events and actions for transcripts: "Name field=value".
-func describe(v any) string {
-	s := fmt.Sprintf("%T", v)
-	return s[strings.LastIndexByte(s, '.')+1:]
-}

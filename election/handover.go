@@ -35,6 +35,7 @@ func (m *Machine) onAsk(ev Ask) {
 	m.swapTo(m.hand.target)
 }
 
+// live says whether a node could take over now, as far as its member Lease tells.
 func (m *Machine) live(node string) bool {
 	return slices.ContainsFunc(m.members, func(c Member) bool { return c.Node == node && c.Live })
 }

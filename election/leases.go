@@ -1,6 +1,7 @@
 package election
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 
@@ -37,6 +38,8 @@ type member struct {
 	renewed lb.Instant
 }
 
+// newLeases makes an empty store; it is not synced before it has seen a list, a
+// read or a write.
 func newLeases(now func() lb.Instant, group string, deliver func(Event)) *leases {
 	return &leases{now: now, group: group, deliver: deliver, members: map[string]member{}}
 }
@@ -95,6 +98,7 @@ func (s *leases) Replace(objs []any, version string) error {
 // Resync is part of cache.ReflectorStore and means nothing here.
 func (s *leases) Resync() error { return nil }
 
+// watched sorts a Lease of the namespace: the group's, a member's, or not ours.
 func (s *leases) watched(l *coordination.Lease) {
 	if l.Name == s.group {
 		s.seen(l, number(l.ResourceVersion), ByWatch, s.now())
@@ -199,27 +203,9 @@ func number(version string) uint64 {
 	return n
 }
 
+// equalMembers compares everything that a machine is told of members.
 func equalMembers(a, b []Member) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].Node != b[i].Node || a[i].Live != b[i].Live ||
-			!equalWords(a[i].MACs, b[i].MACs) || !equalWords(a[i].Addrs, b[i].Addrs) {
-			return false
-		}
-	}
-	return true
-}
-
-func equalWords(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
+	return slices.EqualFunc(a, b, func(x, y Member) bool {
+		return x.Node == y.Node && x.Live == y.Live && slices.Equal(x.MACs, y.MACs) && slices.Equal(x.Addrs, y.Addrs)
+	})
 }

@@ -155,6 +155,8 @@ func (m *Machine) Step(now lb.Instant, ev Event) []Action {
 	return m.out
 }
 
+// handle gives an event to its handler. An event nobody knows is a mistake of the
+// adapters, not of the network: it panics.
 func (m *Machine) handle(ev Event) {
 	switch ev := ev.(type) {
 	case Started:
@@ -217,6 +219,7 @@ func (m *Machine) fire(t timer) {
 	}
 }
 
+// do appends actions, in the order in which they shall be carried out.
 func (m *Machine) do(a ...Action) { m.out = append(m.out, a...) }
 
 // say appends a Note about the record now known.
@@ -286,6 +289,8 @@ func (m *Machine) onSaw(ev Saw) {
 	}
 }
 
+// onReadFailed: silence proves nothing about a holder, so the age starts again;
+// a quarrel must be settled without an API server.
 func (m *Machine) onReadFailed() {
 	m.age.failed()
 	if m.phase == Holding && m.quarrel.with != "" {
@@ -293,6 +298,8 @@ func (m *Machine) onReadFailed() {
 	}
 }
 
+// onCarrier follows the announcing link. Losing it fences nothing: nobody hears
+// this node anyway, and the cable may be back in a moment.
 func (m *Machine) onCarrier(up bool) {
 	back, lost := up && !m.carrier, !up && m.carrier
 	m.carrier = up

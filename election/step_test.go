@@ -236,3 +236,9 @@ func parseSaw(at lb.Instant, args []string, o options) (Event, error) {
 	ev.View = View{Exists: true, Sound: !o.has("unsound"), Candidate: !o.has("stranger"), Record: r}
 	return ev, nil
 }
+
+// describe prints events and actions for transcripts: "Name field=value".
+func describe(v any) string {
+	s := fmt.Sprintf("%T", v)
+	return s[strings.LastIndexByte(s, '.')+1:]
+}

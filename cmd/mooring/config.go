@@ -8,6 +8,8 @@ import (
 	"mooring.dev/mooring/internal/config"
 )
 
+// cmdConfig works without an agent: a file can be checked before it is rolled
+// out, and on a machine that is no node.
 func cmdConfig(_ context.Context, args []string, out io.Writer) error {
 	fs := flags("config", "check FILE, or print a minimal or the reference file")
 	if err := parse(fs, args, 2); err != nil {

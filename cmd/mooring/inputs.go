@@ -66,14 +66,22 @@ func (n *node) rememberMembers() {
 	}
 }
 
+// What the adapters call from their own goroutines. None of these blocks: they
+// enqueue an event, and the loop decides.
+
 func (n *node) onClaim(c lb.Claim)      { n.agent.Deliver(election.Claimed{MAC: c.MAC.String()}) }
 func (n *node) onGone()                 { n.agent.Deliver(election.AddressGone{}) }
 func (n *node) onLink(c lb.LinkChange)  { n.agent.Deliver(election.Carrier{Up: c.Up}) }
 func (n *node) onProxy(s lb.ProxyState) { n.agent.SetProxy(s) }
+
+// Files that outlive the agent are in stateDir, those of this boot in runDir.
+
 func (n *node) serversFile() string     { return filepath.Join(n.cfg.StateDir, "apiservers.json") }
 func (n *node) membersFile() string     { return filepath.Join(n.cfg.StateDir, "members.json") }
 func (n *node) file(name string) string { return filepath.Join(n.cfg.RunDir, name) }
-func (n *node) refuse(why string)       { n.complain("config", why) }
+
+// refuse says why the configuration on disk is not the one in force.
+func (n *node) refuse(why string) { n.complain("config", why) }
 
 // onBackends takes the cluster's own list of API servers and keeps it on disk,
 // so that a cold site knows where to ask.
@@ -239,6 +247,7 @@ func (n *node) onNote(note election.Note) {
 	}
 }
 
+// vipNames are the VIPs as people write them.
 func (n *node) vipNames() []string {
 	var out []string
 	for _, v := range n.vips {

@@ -33,6 +33,7 @@ var errUsage = errors.New("see mooring --help")
 // command is one sub-command.
 type command func(ctx context.Context, args []string, out io.Writer) error
 
+// commands are the words that may follow mooring.
 func commands() map[string]command {
 	return map[string]command{
 		"agent": cmdAgent, "status": cmdStatus, "move": cmdMove, "config": cmdConfig, "manifest": cmdManifest,
@@ -43,6 +44,7 @@ func commands() map[string]command {
 	}
 }
 
+// main is the only place that ends the process.
 func main() { os.Exit(run()) }
 
 // run parses, serves once and returns the exit code: 0 done, 1 failed, 2 usage.

@@ -9,6 +9,8 @@ import (
 	"mooring.dev/mooring/manifests"
 )
 
+// cmdManifest prints what is embedded in the binary, so that an air-gapped site
+// has the manifests that belong to the version it runs.
 func cmdManifest(_ context.Context, args []string, out io.Writer) error {
 	fs := flags("manifest", "prints one of "+strings.Join(manifests.Names(), ", "))
 	image := fs.String("image", "", "the `IMAGE` to name in place of "+manifests.Image)

@@ -30,6 +30,8 @@ func boottime() lb.Instant {
 	return lb.Instant(ts.Nano())
 }
 
+// cmdAgent prepares what all configurations of this process share: the lock,
+// the log and the registry.
 func cmdAgent(ctx context.Context, args []string, _ io.Writer) error {
 	fs := flags("agent", "keeps this node's share of the cluster's addresses")
 	path := fs.String("config", defaultConfig, "the configuration `FILE`")
@@ -72,6 +74,7 @@ func lockRun(dir string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// newLog writes to standard error, where kubelet and journald look.
 func newLog(cfg config.Config, level *slog.LevelVar) *slog.Logger {
 	setLevel(level, cfg)
 	opt := &slog.HandlerOptions{Level: level}
@@ -189,6 +192,7 @@ func stampOf(path string) string {
 	return fmt.Sprint(st.ModTime().UnixNano(), st.Size(), ino)
 }
 
+// flag01 is a gauge's yes or no.
 func flag01(b bool) float64 {
 	if b {
 		return 1

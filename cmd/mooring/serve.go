@@ -62,6 +62,8 @@ func (n *node) serveSocket(ctx context.Context, a *agent.Agent) error {
 	return serve(ctx, l, mux)
 }
 
+// serve answers until ctx ends; open requests are cut, for a reload must not wait
+// for a client that reads slowly.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
@@ -72,6 +74,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	return nil
 }
 
+// verdict turns a check into a probe's answer: 200, or 503 and why.
 func verdict(check func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := check(); err != nil {

@@ -390,6 +390,33 @@ func TestAgentReloads(t *testing.T) {
 	}
 }
 
+// TestLongOutage: clients of the API server back off the longer the outage
+// lasts; nobody waits for one of them when the agent starts over or ends, or the
+// VIP would be gone meanwhile.
+func TestLongOutage(t *testing.T) {
+	m := newMachine(t, "log: {level: info}\n")
+	m.held("n1", 4*time.Second)
+	p := m.start()
+	p.is("Holding")
+	time.Sleep(7 * time.Second)
+	path := filepath.Join(m.dir, "agent.yaml")
+	text, err := os.ReadFile(path)
+	must(t, err, os.WriteFile(path, bytes.Replace(text, []byte("info"), []byte("warn"), 1), 0o600))
+	p.signal(syscall.SIGHUP)
+	begun := time.Now()
+	eventually(t, 20*time.Second, "the end of the old configuration", func() bool { return p.report().HeldFor < 5 })
+	p.is("Holding")
+	if took := time.Since(begun); took > 1500*time.Millisecond || m.lost.Load() != 0 {
+		t.Errorf("starting over took %v, the VIP left its link %d times", took, m.lost.Load())
+	}
+	time.Sleep(7 * time.Second)
+	p.signal(syscall.SIGTERM)
+	begun = time.Now()
+	if err := p.end(30 * time.Second); err != nil || time.Since(begun) > 2*time.Second {
+		t.Errorf("SIGTERM: %v after %v", err, time.Since(begun))
+	}
+}
+
 // TestSecondSignal: the first asks to hand over, which takes the time that API
 // servers may need to answer; the second ends at once.
 func TestSecondSignal(t *testing.T) {

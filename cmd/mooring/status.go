@@ -34,6 +34,7 @@ type report struct {
 	Complaints []string `json:"complaints,omitempty"`
 }
 
+// cmdStatus asks the agent and not the API server, which may be what is broken.
 func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
 	fs := flags("status", "asks this node's agent; works while the API server is down")
 	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
@@ -60,6 +61,7 @@ func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
 	return printStatus(out, r, time.Now())
 }
 
+// cmdMove waits for the end of the move, so that a script can go on after it.
 func cmdMove(ctx context.Context, args []string, out io.Writer) error {
 	fs := flags("move", "hands the VIPs to another node; new connections are not lost")
 	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
@@ -184,6 +186,7 @@ func printPlane(out io.Writer, r report) {
 	fmt.Fprintf(out, "candidates, best first: %s\n", orNone(strings.Join(nodes, ", ")))
 }
 
+// orNone keeps a sentence readable when a list is empty.
 func orNone(s string) string {
 	if s == "" {
 		return "none"

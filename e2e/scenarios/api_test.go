@@ -13,6 +13,7 @@ import (
 
 // TestOwnAPIServerDown: the holder's own API server is away for a minute.
 func TestOwnAPIServerDown(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	holder := w.Holder(vip)
 	term := w.status(holder).Term
@@ -35,12 +36,14 @@ func TestOwnAPIServerDown(t *testing.T) {
 // TestAllAPIServersDown: without any API server the VIP stays where it was, also
 // when the holder's agent restarts meanwhile, and serves as soon as one is back.
 func TestAllAPIServersDown(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		how     lab.Outage
 		restart bool
 	}{{"hung", lab.Hung, false}, {"killed", lab.Killed, false}, {"killed, agent restarted", lab.Killed, true}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			w := boot(t)
 			holder := w.Holder(vip)
 			term := w.status(holder).Term
@@ -80,6 +83,7 @@ func TestAllAPIServersDown(t *testing.T) {
 // TestLeaseVandalised: the Lease deleted or scribbled on every second for 30 s
 // moves nothing.
 func TestLeaseVandalised(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	holder := w.Holder(vip)
 	answers := w.Wire().Answers(vip)

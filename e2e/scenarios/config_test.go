@@ -97,6 +97,7 @@ func metric(n *lab.Node, name string) string {
 
 // TestRefusedBeforeAnythingIsTouched: mistakes that would harm the network.
 func TestRefusedBeforeAnythingIsTouched(t *testing.T) {
+	t.Parallel()
 	w := bare(t)
 	n := w.Node(1)
 	for _, c := range []struct{ name, vip, iface, says string }{
@@ -120,6 +121,7 @@ func TestRefusedBeforeAnythingIsTouched(t *testing.T) {
 
 // TestVIPNotInCertificate: clients would refuse the VIP; the agent says so.
 func TestVIPNotInCertificate(t *testing.T) {
+	t.Parallel()
 	w := &world{Lab: lab.New(t), t: t, agents: map[string]*lab.Process{}}
 	w.WithoutVIPInCertificate()
 	w.Nodes(1)
@@ -139,6 +141,7 @@ func TestVIPNotInCertificate(t *testing.T) {
 
 // TestHealth: /healthz and /readyz say what is.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	n := w.Holder(vip)
 	for _, path := range []string{"/healthz", "/readyz"} {

@@ -19,6 +19,7 @@ func dual(s string) string {
 
 // TestOnTheWire: announcements byte for byte, both families, and both serve.
 func TestOnTheWire(t *testing.T) {
+	t.Parallel()
 	w := bare(t)
 	wire := w.Wire()
 	for _, n := range w.All() {
@@ -108,6 +109,7 @@ func checkNA(t *testing.T, f lab.Frame, mac net.HardwareAddr) {
 // TestForeignClaim: a foreign host that claims the VIP is reported with its MAC
 // and defended against.
 func TestForeignClaim(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	holder := w.Holder(vip)
 	wire := w.Wire()
@@ -136,6 +138,7 @@ func TestForeignClaim(t *testing.T) {
 // TestStrangerFirst: a VIP that a stranger answers for is not claimed until the
 // stranger is gone.
 func TestStrangerFirst(t *testing.T) {
+	t.Parallel()
 	w := bare(t)
 	stranger := w.Host("stranger")
 	stranger.Exec("ip", "addr", "add", vip+"/32", "dev", "eth0")

@@ -1,5 +1,6 @@
 // Package scenarios tells what users were promised as stories on a real
-// control plane: real etcd, kube-apiserver, HAProxy and kernel.
+// control plane: real etcd, kube-apiserver, HAProxy and kernel. Stories that
+// measure milliseconds run alone, those that mostly wait run beside each other.
 package scenarios
 
 import (

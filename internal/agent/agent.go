@@ -122,6 +122,8 @@ func (a *Agent) SetProxy(s lb.ProxyState) {
 	})
 }
 
+// input enqueues a change of what the data plane is planned from. Like Deliver
+// it does not block.
 func (a *Agent) input(f func(*Agent) bool) {
 	select {
 	case a.inputs <- f:
@@ -181,6 +183,7 @@ func (a *Agent) loop(ctx context.Context) (kept bool) {
 	}
 }
 
+// untilNext is how long the loop may sleep before the machine has a deadline.
 func (a *Agent) untilNext() time.Duration {
 	next := a.machine.Next()
 	if next == 0 {
@@ -200,6 +203,8 @@ func (a *Agent) step(ev election.Event) {
 	a.publish()
 }
 
+// carryOut hands one action to its sink. It must stay free of I/O: a fence may
+// be the next action.
 func (a *Agent) carryOut(act election.Action) {
 	switch act := act.(type) {
 	case election.Hold:

@@ -25,6 +25,8 @@ type Metrics struct {
 	dropped     prometheus.Counter
 }
 
+// newMetrics registers everything at once, so that a scrape before the first
+// event shows zeros and not gaps.
 func newMetrics(group string) *Metrics {
 	m := &Metrics{Registry: prometheus.NewRegistry()}
 	label := prometheus.Labels{"group": group}
@@ -60,6 +62,7 @@ func newMetrics(group string) *Metrics {
 	return m
 }
 
+// note counts a decision.
 func (m *Metrics) note(n election.Note) {
 	m.decisions.WithLabelValues(string(n.Reason)).Inc()
 	if n.Reason == election.Became {
@@ -67,6 +70,7 @@ func (m *Metrics) note(n election.Note) {
 	}
 }
 
+// publish shows the machine's state.
 func (m *Metrics) publish(ms election.Status, s Status) {
 	m.holding.Set(flag(ms.Phase == election.Holding || ms.Phase == election.Draining))
 	m.confirmed.Set(flag(ms.Confirmed))
@@ -74,6 +78,7 @@ func (m *Metrics) publish(ms election.Status, s Status) {
 	m.fence.Set(s.Fence)
 }
 
+// plane shows what is balanced over, beside what is wanted.
 func (m *Metrics) plane(p lb.Snapshot) {
 	m.serving.Set(flag(p.Proxy.Serving))
 	m.up.Set(float64(len(p.Proxy.Up)))
@@ -84,6 +89,7 @@ func (m *Metrics) plane(p lb.Snapshot) {
 	m.known.Set(float64(known))
 }
 
+// flag is a gauge's yes or no.
 func flag(b bool) float64 {
 	if b {
 		return 1

@@ -45,6 +45,7 @@ type mailbox[T any] struct {
 	ready chan struct{}
 }
 
+// newMailbox makes an empty box; ready has room for one knock.
 func newMailbox[T any]() *mailbox[T] { return &mailbox[T]{ready: make(chan struct{}, 1)} }
 
 // post replaces what has not been taken yet.

@@ -34,6 +34,8 @@ func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
 	}
 }
 
+// setForward reports a refusal and goes on: without forwarding a move still loses
+// no new connection.
 func (a *Agent) setForward(ctx context.Context, f []lb.Forward) {
 	if err := a.opt.Addresses.Forward(ctx, f); err != nil {
 		a.opt.Log.Warn("established connections do not outlive this move", "err", err)
@@ -62,12 +64,14 @@ func (a *Agent) askWire(ctx context.Context, witnesses []lb.Address) {
 	a.Deliver(ev)
 }
 
+// announce defends the VIPs; the sink limits the rate.
 func (a *Agent) announce(ctx context.Context, _ struct{}) {
 	if err := a.opt.Addresses.Announce(ctx, a.opt.VIPs); err != nil {
 		a.opt.Log.Warn("announcement not sent", "err", err)
 	}
 }
 
+// setFrontends brings HAProxy to the newest wish, which may take seconds.
 func (a *Agent) setFrontends(ctx context.Context, f []lb.Frontend) {
 	state, err := a.opt.DataPlane.Frontends(ctx, f)
 	if err != nil && ctx.Err() == nil {
@@ -78,6 +82,7 @@ func (a *Agent) setFrontends(ctx context.Context, f []lb.Frontend) {
 	a.SetProxy(state)
 }
 
+// setRedirects sends the VIP's port to HAProxy, or not.
 func (a *Agent) setRedirects(ctx context.Context, r []lb.Redirect) {
 	if err := a.opt.DataPlane.Redirects(ctx, r); err != nil && ctx.Err() == nil {
 		a.metrics.proxyErrors.Inc()
@@ -86,6 +91,7 @@ func (a *Agent) setRedirects(ctx context.Context, r []lb.Redirect) {
 	}
 }
 
+// remember keeps the record for the next agent on this node.
 func (a *Agent) remember(_ context.Context, r election.Record) {
 	if err := a.opt.Memory.Save(r); err != nil {
 		a.opt.Log.Warn("record not kept on disk: a restart during an API outage will not know it", "err", err)

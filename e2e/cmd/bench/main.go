@@ -33,6 +33,7 @@ type bench struct {
 	rows   []string
 }
 
+// play measures in the order of growing damage: rest, load, link cut, SIGTERM.
 func play(s *stage.Stage, runs int) {
 	b := &bench{Cluster: s.Build(), runs: runs, agents: map[string]*lab.Process{}}
 	idle := b.apiRequests(30 * time.Second)
@@ -193,6 +194,7 @@ func (b *bench) terminate(n *lab.Node) {
 	}
 }
 
+// restart brings back what terminate ended, as a supervisor would.
 func (b *bench) restart(n *lab.Node) {
 	b.agents[n.Name()] = n.StartAgent(n.AgentConfig(vip))
 	for _, k := range b.peers {
@@ -205,6 +207,7 @@ func spread(v []float64, format string) string {
 	return fmt.Sprintf(format+" ("+format+"-"+format+")", median(v), slices.Min(v), slices.Max(v))
 }
 
+// median takes the upper of two middles: never better than measured.
 func median(v []float64) float64 {
 	s := slices.Sorted(slices.Values(v))
 	return s[len(s)/2]

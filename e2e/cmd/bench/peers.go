@@ -75,6 +75,7 @@ func load(h *lab.Host, url string, keep bool, d time.Duration) float64 {
 	return float64(good.Load()) / d.Seconds()
 }
 
+// get counts an answer only when its whole body came.
 func get(ctx context.Context, c *http.Client, url string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

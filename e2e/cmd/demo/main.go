@@ -24,6 +24,7 @@ func main() { os.Exit(stage.Run("demo", os.Exit, play)) }
 // show is one demonstration under way.
 type show struct{ *stage.Cluster }
 
+// play tells the story in four scenes; each fails loudly if it goes otherwise.
 func play(s *stage.Stage) {
 	d := &show{s.Build()}
 	for _, n := range d.All() {
@@ -51,6 +52,7 @@ func play(s *stage.Stage) {
 	}
 }
 
+// await waits until the data plane is whole on every node.
 func (d *show) await() {
 	d.Settle()
 	d.Logf("HAProxy on every node balances over %d API servers", len(d.All()))
@@ -70,6 +72,7 @@ func (d *show) picture() {
 	fmt.Println()
 }
 
+// kubectl shows a command as a user types it, and what it prints.
 func (d *show) kubectl(args ...string) {
 	full := append([]string{"--server=https://" + vip + ":6443"}, args...)
 	fmt.Printf("    $ kubectl --server=https://%s:6443 %s\n", vip, strings.Join(args, " "))
@@ -94,6 +97,7 @@ func (d *show) spread() {
 	}
 }
 
+// powerOff shows the takeover as a client and as the wire see it.
 func (d *show) powerOff() {
 	old := d.Holder(vip)
 	answers := d.Wire().Answers(vip)
@@ -114,6 +118,7 @@ func (d *show) powerOff() {
 	d.picture()
 }
 
+// move shows that a planned move loses nothing; if it does, the demo fails.
 func (d *show) move() {
 	from := d.Holder(vip)
 	answers := d.Wire().Answers(vip)
@@ -136,6 +141,7 @@ func (d *show) move() {
 	}
 }
 
+// instructions are for KEEP=1: what to look at, ready to paste.
 func (d *show) instructions() {
 	n := d.Holder(vip)
 	d.Title("Look around (in another shell, as root)")
