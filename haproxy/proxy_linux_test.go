@@ -251,7 +251,9 @@ func TestKilledHAProxyIsStartedAgain(t *testing.T) {
 			if who == "worker" {
 				victim = worker
 			}
+			b.seen.mu.Lock()
 			before := len(b.seen.list)
+			b.seen.mu.Unlock()
 			if err := unix.Kill(victim, unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}

@@ -283,10 +283,29 @@ func (n *node) run(quit, reload context.Context) error {
 		n.log.Info("agent ends", "addressesKept", kept)
 		return err
 	})
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+	return n.ended(ctx, g)
+}
+
+// ended waits for all tasks, but for a second only once they were told to end:
+// nobody refreshes the VIPs meanwhile, and a library that sleeps in an outage
+// must not cost them.
+func (n *node) ended(ctx context.Context, g *errgroup.Group) error {
+	all := make(chan error, 1)
+	go func() { all <- g.Wait() }()
+	var err error
+	select {
+	case err = <-all:
+	case <-ctx.Done():
+		select {
+		case err = <-all:
+		case <-time.After(time.Second):
+			n.log.Warn("a task of this agent is slow to end")
+		}
 	}
-	return nil
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // knownServers are the API servers known before the cluster was asked.

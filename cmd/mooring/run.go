@@ -108,10 +108,17 @@ func (s *supervisor) run(ctx context.Context, cfg config.Config) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	var last *config.Config
 	for {
 		setLevel(s.level, cfg)
 		s.configGood.Set(flag01(s.refused == ""))
 		n, err := newNode(cfg, s)
+		if err != nil && last != nil {
+			// Sound as a file, but not on this host: a link is missing.
+			s.refuse(err)
+			cfg, last = *last, nil
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -119,8 +126,15 @@ func (s *supervisor) run(ctx context.Context, cfg config.Config) error {
 		if err != nil || next == nil {
 			return err
 		}
-		cfg = *next
+		last, cfg = &n.cfg, *next
 	}
+}
+
+// refuse notes why a new configuration is not in force.
+func (s *supervisor) refuse(err error) {
+	s.refused = err.Error()
+	s.configGood.Set(0)
+	s.log.Error("configuration not taken over, the old one stays in force", "err", err)
 }
 
 // serveUntilChange runs n until it ends (nil) or a good new configuration is
@@ -169,9 +183,7 @@ func (s *supervisor) read(old config.Config) (config.Config, bool) {
 		}
 	}
 	if err != nil {
-		s.refused = err.Error()
-		s.configGood.Set(0)
-		s.log.Error("configuration not taken over, the old one stays in force", "err", err)
+		s.refuse(err)
 		return next, false
 	}
 	s.refused = ""

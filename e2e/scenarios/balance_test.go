@@ -39,6 +39,7 @@ func TestBalanced(t *testing.T) {
 
 // TestLocalClients: the VIP serves on its holder's own node and on the others.
 func TestLocalClients(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	for _, n := range w.All() {
 		probe := n.Requests(readyz, 20*time.Millisecond)
@@ -72,6 +73,7 @@ func TestProxyDies(t *testing.T) {
 
 // TestBalanceOff: the holder's own API server answers, without HAProxy.
 func TestBalanceOff(t *testing.T) {
+	t.Parallel()
 	w := bare(t)
 	for _, n := range w.All() {
 		w.startAgent(n, func(s string) string {

@@ -21,6 +21,7 @@ func wantError(t *testing.T, err error, says string) {
 // TestBadReload: a bad file leaves the running configuration in force, a good
 // one is taken over without losing the VIP.
 func TestBadReload(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	holder := w.Holder(vip)
 	file := filepath.Join(holder.Dir(), "agent.yaml")

@@ -47,6 +47,7 @@ func TestLinkCut(t *testing.T) {
 
 // TestPowerOff: the holder's node dies for good and comes back as a standby.
 func TestPowerOff(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	old := w.Holder(vip)
 	probe := w.Client().Probe(server, 10*time.Millisecond)
@@ -91,6 +92,7 @@ func TestKilledAndRestarted(t *testing.T) {
 // TestKilledForGood: the kernel takes the VIP from a dead agent, then another
 // node serves; never do two answer.
 func TestKilledForGood(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	old := w.Holder(vip)
 	answers := w.Wire().Answers(vip)
@@ -109,6 +111,7 @@ func TestKilledForGood(t *testing.T) {
 // TestFrozen: an agent that sleeps past its fence lets go and says nothing when
 // it wakes.
 func TestFrozen(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	old := w.Holder(vip)
 	wire := w.Wire()

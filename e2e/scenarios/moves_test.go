@@ -43,6 +43,7 @@ func TestPlannedMoves(t *testing.T) {
 
 // TestMoveRefused: a move that cannot be made says why and moves nothing.
 func TestMoveRefused(t *testing.T) {
+	t.Parallel()
 	w := boot(t)
 	holder := w.Holder(vip)
 	for _, c := range []struct {

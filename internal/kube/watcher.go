@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -82,8 +83,15 @@ func (w *Watcher) Run(ctx context.Context) error {
 		defer close(stopped)
 		informer.RunWithContext(ctx)
 	}()
-	// Whoever waits for Run has the informer's goroutines waited for too.
-	defer func() { <-stopped }()
+	// Whoever waits for Run has the informer's goroutines waited for too, but not
+	// for long: in an outage the informer sleeps up to 30 s whatever its context
+	// says (client-go's watchList), and the VIPs are not refreshed meanwhile.
+	defer func() {
+		select {
+		case <-stopped:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}()
 
 	// Not before the first list is complete: with one of two families only a
 	// proxy would lose half of its backends for a moment.
