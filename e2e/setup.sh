@@ -22,6 +22,7 @@ apt-get update -qq
 # Services of these packages must not start: the lab runs its own.
 apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $need libc6-dev >/dev/null
 for s in haproxy keepalived; do
+	case " $need " in *" $s "*) ;; *) continue ;; esac
 	if command -v systemctl >/dev/null 2>&1 && [ -d /run/systemd/system ]; then
 		systemctl disable --now $s >/dev/null 2>&1 || true
 	fi

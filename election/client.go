@@ -11,8 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/cache"
-
-	"mooring.dev/mooring/internal/lb"
 )
 
 var (
@@ -104,15 +102,4 @@ func (e *Elector) Acquired() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return l.Spec.AcquireTime.Time, true
-}
-
-// Age is how long ago the last write of the record began by this node's own
-// clock of events; 0 while it has not been seen.
-func (e *Elector) Age() lb.Instant {
-	e.leases.mu.Lock()
-	defer e.leases.mu.Unlock()
-	if !e.leases.synced {
-		return 0
-	}
-	return e.opt.Now() - e.leases.at
 }

@@ -40,6 +40,9 @@ func toView(l *coordination.Lease, candidate func(node string) bool) View {
 	}
 	v.Record.Holder, v.Record.Transitions = *s.HolderIdentity, int64(*s.LeaseTransitions)
 	v.Record.From, v.Record.Cause = l.Annotations[annFrom], Cause(l.Annotations[annCause])
+	if s.LeaseDurationSeconds != nil {
+		v.Record.Lease = time.Duration(*s.LeaseDurationSeconds) * time.Second
+	}
 	v.Sound = v.Record.Transitions >= 0 && l.Annotations[annTerm] == termOf(v.Record)
 	v.Candidate = candidate(v.Record.Holder)
 	return v

@@ -32,7 +32,7 @@ func TestLeaseRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		back.UID, back.ResourceVersion = "u1", "42"
-		r.UID, r.Version = "u1", "42"
+		r.UID, r.Version, r.Lease = "u1", "42", 7*time.Second
 		want := View{Exists: true, Sound: true, Candidate: true, Record: r}
 		if diff := cmp.Diff(want, toView(&back, everybody)); diff != "" {
 			t.Error(diff)

@@ -20,6 +20,8 @@ type leases struct {
 	// resolve looks up the member Lease of a holder that is not known yet.
 	resolve func(node string)
 
+	// telling keeps the members' deliveries in order.
+	telling sync.Mutex
 	// order keeps deliveries in the order of the versions.
 	order sync.Mutex
 
@@ -124,6 +126,8 @@ func (s *leases) putMember(l *coordination.Lease) {
 
 // tellMembers delivers the members when they differ from what was told.
 func (s *leases) tellMembers() {
+	s.telling.Lock()
+	defer s.telling.Unlock()
 	s.mu.Lock()
 	now := s.now()
 	var all []Member

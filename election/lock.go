@@ -66,9 +66,8 @@ func (k *lock) Update(ctx context.Context, _ resourcelock.LeaderElectionRecord) 
 	switch {
 	case wish.Mode == LockClaim && ours:
 		return nil
-	case wish.Mode == LockClaim && v.Sound != (wish.Record.Version != ""),
-		wish.Mode == LockClaim && v.Sound && v.Record.Version != wish.Record.Version:
-		return errNotAllowed
+	case wish.Mode == LockClaim && v.Record.Version != wish.Record.Version:
+		return errNotAllowed // neither renewed, nor deleted, nor made since
 	case wish.Mode == LockClaim:
 		return k.e.write(ctx, wish.Record, l)
 	case !ours:

@@ -47,6 +47,8 @@ const (
 	firstClaim   = time.Second           // silence before a Lease is first made
 	rankStep     = 50 * time.Millisecond // between candidates of adjoining rank
 	repairEvery  = 100 * time.Millisecond
+	// maxLease is the longest promise of another node that is believed.
+	maxLease = 5 * time.Minute
 	// carrierPatience is how long a holder's link may be down: a switch port
 	// that negotiates again is no reason to move.
 	carrierPatience = 2 * time.Second
@@ -69,6 +71,7 @@ type Machine struct {
 	carrier bool
 	woke    lb.Instant // last start or fence: only younger reads count
 	age     ageing
+	actual  string // version of the Lease as it is, believed or not; "" is none
 
 	wake     lb.Instant // wakeDeadline: last refresh begun + ValidLft
 	held     bool       // the address was reached in this phase

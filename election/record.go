@@ -1,6 +1,9 @@
 package election
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Record is what a group's Lease says: who holds it and in which term.
 type Record struct {
@@ -14,6 +17,9 @@ type Record struct {
 	From string `json:"from,omitempty"`
 	// Cause is why the term began.
 	Cause Cause `json:"cause,omitempty"`
+	// Lease is what the holder promised (LeaseSpec.leaseDurationSeconds): its
+	// kernel may answer that long.
+	Lease time.Duration `json:"lease,omitempty"`
 	// UID and Version are the Lease's, both opaque to the machine.
 	UID     string `json:"uid,omitempty"`
 	Version string `json:"version,omitempty"`
@@ -36,7 +42,6 @@ type Cause string
 
 // The causes, as they stand in the Lease's annotation, in Events and metrics.
 const (
-	CauseNone      Cause = ""
 	CauseFirst     Cause = "first-claim"
 	CauseExpired   Cause = "lease-expired"
 	CauseMove      Cause = "move"

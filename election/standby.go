@@ -36,6 +36,7 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 		m.believe(ev.View.Record)
 		version = m.known.Version
 	}
+	m.actual = ev.View.Record.Version
 	changed := m.age.seen == 0 || version != m.age.version
 	if changed {
 		m.age.saw(m.now, version)
@@ -89,12 +90,12 @@ func (m *Machine) considerBackstop(begun lb.Instant) {
 // so that candidates do not all write at once, and twice as old while the
 // holder, cut off from the API servers only, still answers.
 func (m *Machine) needAge() time.Duration {
-	need := m.cfg.Lease
+	need := m.lease()
 	if !m.ever && !m.past {
 		need = firstClaim
 	}
 	if m.noted == HolderAlive {
-		need += m.cfg.Lease
+		need += m.lease()
 	}
 	rank := 0
 	for _, c := range Ranked(m.cfg.Group, m.members) {
@@ -107,6 +108,10 @@ func (m *Machine) needAge() time.Duration {
 	}
 	return need + time.Duration(rank)*rankStep
 }
+
+// lease is the longer of this node's and the holder's: while a configuration is
+// rolled out they differ, and the dead holder's kernel goes by its own.
+func (m *Machine) lease() time.Duration { return max(m.cfg.Lease, min(m.known.Lease, maxLease)) }
 
 // becomeClaiming asks the wire before it asks for the record.
 func (m *Machine) becomeClaiming(begun lb.Instant) {
@@ -166,12 +171,12 @@ func (m *Machine) claimProbed(ev Probed) {
 		retry(Stranger, Note{MAC: mac, Detail: "a host of no candidate answers for the VIP"})
 	case !ev.Witness:
 		retry(NoWitness, Note{Detail: "neither gateway nor another candidate answers"})
-	case peer != "" && m.age.at(m.read) < 2*m.cfg.Lease:
+	case peer != "" && m.age.at(m.read) < 2*m.lease():
 		retry(HolderAlive, Note{Node: peer})
 	default:
 		r := Record{
 			Holder: m.cfg.Self, Transitions: m.known.Transitions + 1, Cause: CauseExpired,
-			UID: m.known.UID, Version: m.age.version,
+			UID: m.known.UID, Version: m.actual,
 		}
 		if !m.ever && !m.past {
 			r.Cause = CauseFirst

@@ -36,6 +36,10 @@ func (l *Links) Probe(ctx context.Context, addrs []lb.Address) ([]lb.Answer, err
 	defer p.close()
 	var faults []error
 	for _, a := range addrs {
+		// Routers are usually known by their link-local address (RFC 4861 §6.3.4).
+		if a.IP.IsLinkLocalUnicast() && a.IP.Zone() == "" {
+			continue
+		}
 		if err := placeable(a.IP); err != nil {
 			return nil, fmt.Errorf("probe %s: %w", a, err)
 		}

@@ -39,7 +39,10 @@ func keep(path string, v any) error {
 		return err
 	}
 	next := path + ".next"
-	return errors.Join(os.WriteFile(next, data, 0o600), os.Rename(next, path))
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		return err // the old file stays
+	}
+	return os.Rename(next, path)
 }
 
 // recall reads what keep wrote; a file that is missing leaves v as it is.
@@ -71,7 +74,6 @@ func (n *node) rememberMembers() {
 
 func (n *node) onClaim(c lb.Claim)      { n.agent.Deliver(election.Claimed{MAC: c.MAC.String()}) }
 func (n *node) onGone()                 { n.agent.Deliver(election.AddressGone{}) }
-func (n *node) onLink(c lb.LinkChange)  { n.agent.Deliver(election.Carrier{Up: c.Up}) }
 func (n *node) onProxy(s lb.ProxyState) { n.agent.SetProxy(s) }
 
 // Files that outlive the agent are in stateDir, those of this boot in runDir.
@@ -86,15 +88,26 @@ func (n *node) refuse(why string) { n.complain("config", why) }
 // onBackends takes the cluster's own list of API servers and keeps it on disk,
 // so that a cold site knows where to ask.
 func (n *node) onBackends(b []lb.Backend) {
-	var addrs []netip.AddrPort
-	for _, s := range b {
-		addrs = append(addrs, s.Addr)
-	}
+	addrs := addrsOf(b)
 	n.servers.Set(addrs)
 	n.agent.SetBackends(b)
 	if err := keep(n.serversFile(), addrs); err != nil {
 		n.log.Warn("API servers not kept on disk", "err", err)
 	}
+}
+
+// onLink tells the machine of the links together: one that is down is enough to
+// be cut off from some VIP's clients.
+func (n *node) onLink(c lb.LinkChange) {
+	n.mu.Lock()
+	if c.Up {
+		delete(n.down, c.Link)
+	} else {
+		n.down[c.Link] = true
+	}
+	up := len(n.down) == 0
+	n.mu.Unlock()
+	n.agent.Deliver(election.Carrier{Up: up})
 }
 
 // seeds are the API servers of the configuration and of the last run.
@@ -124,7 +137,7 @@ func (n *node) checkFiles(withClient bool) (lb.Check, error) {
 	}
 	always := n.cfg.APIServer.Check.ClientCertificate == config.CertificateAlways
 	if pem := n.servers.ClientPEM(); len(pem) > 0 && (withClient || always) {
-		c.ClientPEM = n.file("client.pem")
+		c.ClientPEM = n.file(clientFile)
 		if err := os.WriteFile(c.ClientPEM, pem, 0o600); err != nil {
 			return c, fmt.Errorf("runDir: %v", err)
 		}
@@ -153,6 +166,9 @@ func (n *node) watchCertificate(ctx context.Context) error {
 	}
 }
 
+// clientFile is there while health checks need a client certificate.
+const clientFile = "client.pem"
+
 // settleCheck gives HAProxy the client certificate when anonymous access is off:
 // when it is refused three times, for an API server that is starting refuses
 // everybody for a second or two.
@@ -163,18 +179,24 @@ func (n *node) settleCheck(ctx context.Context, refusals *int) bool {
 	if err != nil {
 		return false
 	}
-	if !open {
-		if *refusals++; *refusals < 3 {
-			return false
+	if open {
+		if os.Remove(n.file(clientFile)) == nil {
+			check, err := n.checkFiles(false)
+			n.agent.SetCheck(check)
+			return err == nil
 		}
-		check, err := n.checkFiles(true)
-		if err != nil {
-			n.log.Error("health check without client certificate", "err", err)
-			return false
-		}
-		n.log.Info("anonymous access is off: HAProxy's health check presents the agent's certificate")
-		n.agent.SetCheck(check)
+		return true
 	}
+	if *refusals++; *refusals < 3 {
+		return false
+	}
+	check, err := n.checkFiles(true)
+	if err != nil {
+		n.log.Error("health check without client certificate", "err", err)
+		return false
+	}
+	n.log.Info("anonymous access is off: HAProxy's health check presents the agent's certificate")
+	n.agent.SetCheck(check)
 	return true
 }
 
@@ -238,6 +260,9 @@ func (n *node) onNote(note election.Note) {
 	n.reporter.Report(kube.Note{Type: kind, Reason: string(note.Reason), Message: text})
 	switch note.Reason {
 	case election.Stranger, election.Foreign:
+		n.mu.Lock()
+		n.foreign = time.Now()
+		n.mu.Unlock()
 		n.complain("foreign", fmt.Sprintf("a host that is no candidate says it has a VIP: MAC %s; find it and take the address from it", note.MAC))
 	case election.Became, election.Adopted:
 		n.complain("address", "")
@@ -264,8 +289,9 @@ func (n *node) report(a *agent.Agent) report {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, text := range n.complaints {
-		if text != "" {
+	for key, text := range n.complaints {
+		// A stranger that has been silent for a minute is gone.
+		if text != "" && (key != "foreign" || time.Since(n.foreign) < time.Minute) {
 			r.Complaints = append(r.Complaints, text)
 		}
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"log/slog"
@@ -24,9 +26,27 @@ import (
 // composed is a node as newNode makes it, of which nothing runs.
 func composed(t *testing.T, more string) *node {
 	t.Helper()
+	return composedAs(t, "token: none", more)
+}
+
+// client is a kubeconfig's user with a certificate.
+func client(t *testing.T) string {
+	t.Helper()
+	cert, key := pair(t)
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("client-certificate-data: %s, client-key-data: %s", b64(cert), b64(key))
+}
+
+// composedAs is composed for another user of the kubeconfig.
+func composedAs(t *testing.T, user, more string) *node {
+	t.Helper()
 	link(t)
 	dir := t.TempDir()
 	must(t, writeSite(dir, authority(t), more))
+	conf, err := os.ReadFile(filepath.Join(dir, "kube.conf"))
+	must(t, err)
+	conf = bytes.Replace(conf, []byte("token: none"), []byte(user), 1)
+	must(t, os.WriteFile(filepath.Join(dir, "kube.conf"), conf, 0o600))
 	cfg, err := config.Load(filepath.Join(dir, "agent.yaml"))
 	must(t, err, os.Mkdir(cfg.RunDir, 0o755), os.Mkdir(cfg.StateDir, 0o755))
 	s := &supervisor{
@@ -97,7 +117,8 @@ func TestBackendsAreKept(t *testing.T) {
 	if got := namesOf(n.seeds()); got != "10.0.0.11:6443 10.0.0.12:6443" {
 		t.Errorf("kept %s", got)
 	}
-	if got := fmt.Sprint(n.servers.State()); !strings.Contains(got, "127.0.0.1:6443") || !strings.Contains(got, "10.0.0.12:6443") {
+	got := fmt.Sprint(n.servers.State())
+	if !strings.Contains(got, "127.0.0.1:6443") || !strings.Contains(got, "10.0.0.12:6443") {
 		t.Errorf("the agent asks %s", got)
 	}
 	n.onBackends(addrs("10.0.0.12:6443"))
@@ -203,7 +224,9 @@ func TestComplaints(t *testing.T) {
 	n.onNote(election.Note{Reason: election.Foreign, MAC: "02:00:00:00:99:99"})
 	n.onNote(election.Note{Reason: election.AddressFailed, Detail: "operation not permitted"})
 	got := strings.Join(n.report(n.agent).Complaints, "\n")
-	for _, want := range []string{"agent.yaml:3", "MAC 02:00:00:00:99:99; find it", "refuses the address: operation not permitted"} {
+	for _, want := range []string{
+		"agent.yaml:3", "MAC 02:00:00:00:99:99; find it", "refuses the address: operation not permitted",
+	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
@@ -213,6 +236,57 @@ func TestComplaints(t *testing.T) {
 	got = strings.Join(n.report(n.agent).Complaints, "\n")
 	if strings.Contains(got, "agent.yaml") || strings.Contains(got, "refuses") || !strings.Contains(got, "99:99") {
 		t.Errorf("after two were settled:\n%s", got)
+	}
+}
+
+// TestStrangerIsForgotten: a minute after its last claim the complaint is gone.
+func TestStrangerIsForgotten(t *testing.T) {
+	n := composed(t, "")
+	n.onNote(election.Note{Reason: election.Foreign, MAC: "02:00:00:00:99:99"})
+	for _, s := range []struct {
+		silent time.Duration
+		shown  int
+	}{{0, 1}, {50 * time.Second, 1}, {70 * time.Second, 0}} {
+		n.mu.Lock()
+		n.foreign = time.Now().Add(-s.silent)
+		n.mu.Unlock()
+		if got := n.report(n.agent).Complaints; len(got) != s.shown {
+			t.Errorf("after %v of silence: %v", s.silent, got)
+		}
+	}
+}
+
+// TestClientCertificate: the health check presents the kubeconfig's certificate
+// when it is asked to, or always; the key is nobody else's to read.
+func TestClientCertificate(t *testing.T) {
+	for _, s := range []struct {
+		setting  string
+		ask, has bool
+	}{{"auto", false, false}, {"auto", true, true}, {"always", false, true}, {"always", true, true}} {
+		t.Run(fmt.Sprint(s.setting, s.ask), func(t *testing.T) {
+			n := composedAs(t, client(t), "")
+			n.cfg.APIServer.Check.ClientCertificate = config.ClientCertificate(s.setting)
+			c, err := n.checkFiles(s.ask)
+			must(t, err)
+			if (c.ClientPEM != "") != s.has {
+				t.Fatalf("presents %q", c.ClientPEM)
+			}
+			if !s.has {
+				return
+			}
+			st, err := os.Stat(c.ClientPEM)
+			must(t, err)
+			data, err := os.ReadFile(c.ClientPEM)
+			must(t, err)
+			cert, rest := pem.Decode(data)
+			key, _ := pem.Decode(rest)
+			if cert == nil || key == nil || cert.Type != "CERTIFICATE" || !strings.HasSuffix(key.Type, "PRIVATE KEY") {
+				t.Errorf("HAProxy wants certificate and key, got %q", data)
+			}
+			if st.Mode().Perm() != 0o600 {
+				t.Errorf("mode %v", st.Mode())
+			}
+		})
 	}
 }
 

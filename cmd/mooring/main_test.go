@@ -114,6 +114,13 @@ apiServer: {vips: [10.9.0.10], balance: off}
 // authority makes a certificate authority, PEM.
 func authority(t testing.TB) []byte {
 	t.Helper()
+	cert, _ := pair(t)
+	return cert
+}
+
+// pair makes a certificate and its key, PEM.
+func pair(t testing.TB) (certificate, private []byte) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	cert := &x509.Certificate{
@@ -122,7 +129,10 @@ func authority(t testing.TB) []byte {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
 	must(t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	secret, err := x509.MarshalECPrivateKey(key)
+	must(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: secret})
 }
 
 // must ends the test at the first error.

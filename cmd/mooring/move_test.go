@@ -116,7 +116,8 @@ func TestMoveOutcomes(t *testing.T) {
 	}{
 		{"moved", true, "n2", func(s *stand) func(election.Swap) { return s.won(50 * time.Millisecond) },
 			"moved to n2 in 3", "", time.Second},
-		{"to the best one", true, "", func(s *stand) func(election.Swap) { return s.won(0) }, "moved to n2 in", "", time.Second},
+		{"to the best one", true, "", func(s *stand) func(election.Swap) { return s.won(0) },
+			"moved to n2 in", "", time.Second},
 		{"not the holder", false, "n2", nil, "", "n1 does not hold the VIPs: run this on n1", 0},
 		{"to itself", true, "n1", nil, "", "this node holds the group already", time.Second},
 		{"to one that is not live", true, "n3", nil, "", "node n3 is no live candidate", time.Second},
@@ -156,6 +157,19 @@ func TestMoveHearsOnlyItsOwnEnd(t *testing.T) {
 		s.swap = s.won(200 * time.Millisecond)
 		if said, err := moveTo(t.Context(), s.agent, "n2"); err != nil || !strings.HasPrefix(said, "moved to n2") {
 			t.Errorf("said %q, %v", said, err)
+		}
+	})
+}
+
+// TestMoveAskedTwice: who asks again at once is answered again.
+func TestMoveAskedTwice(t *testing.T) {
+	inStand(t, true, func(t *testing.T, s *stand) {
+		for range 3 {
+			begun := time.Now()
+			_, err := moveTo(t.Context(), s.agent, "n9")
+			if err == nil || !strings.Contains(err.Error(), "n9 is no live candidate") || time.Since(begun) > time.Second {
+				t.Errorf("after %v: %v", time.Since(begun), err)
+			}
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -75,12 +76,14 @@ type node struct {
 
 	mu         sync.Mutex
 	complaints map[string]string
+	foreign    time.Time       // when a stranger last claimed a VIP
+	down       map[string]bool // announcing links without carrier
 }
 
 // newNode builds a node; addresses of an earlier run that are still alive are
 // refreshed here, before anything slow.
 func newNode(cfg config.Config, s *supervisor) (*node, error) {
-	n := &node{cfg: cfg, log: s.log, registry: s.registry, complaints: map[string]string{}}
+	n := &node{cfg: cfg, log: s.log, registry: s.registry, complaints: map[string]string{}, down: map[string]bool{}}
 	n.refuse(s.refused)
 	if err := n.findLinks(); err != nil {
 		return nil, err
@@ -139,13 +142,14 @@ func (n *node) adopt() election.Started {
 	}
 	alive, err := n.links.Alive(ctx, n.vips)
 	named := !s.Known || !s.SameBoot || s.Last.Holder == n.cfg.Node
-	if err == nil && len(alive) == len(n.vips) && named {
+	// A VIP that the configuration has gained comes with the first refresh.
+	if err == nil && len(alive) > 0 && named {
 		held, err := n.links.Set(ctx, lb.Holding{
-			Addresses: n.vips, ValidLft: n.cfg.Fence.ValidLifetime, Quiet: true,
+			Addresses: alive, ValidLft: n.cfg.Fence.ValidLifetime, Quiet: true,
 		})
 		s.Alive, s.Begun = err == nil && len(held.Added) == 0, held.Begun
 	}
-	keep := n.vips
+	keep := alive
 	if !s.Alive {
 		keep = nil
 		_, err = n.links.Set(ctx, lb.Holding{})
@@ -167,7 +171,7 @@ func (n *node) connect() error {
 	if err != nil {
 		return err
 	}
-	n.servers.Set(n.knownServers())
+	n.servers.Set(addrsOf(n.seeds()))
 	cfg := n.servers.RESTConfig(0)
 	n.reporter, err = kube.NewReporter(cfg, kube.ReporterOptions{Node: n.cfg.Node, Now: time.Now, Log: n.log})
 	if err != nil {
@@ -205,7 +209,10 @@ func (n *node) member() (election.Member, error) {
 
 // compose builds the data plane and the agent.
 func (n *node) compose(start election.Started) error {
-	check, err := n.checkFiles(false)
+	// As the last run found it: another check would be another configuration.
+	_, err := os.Stat(n.file(clientFile))
+	auto := n.cfg.APIServer.Check.ClientCertificate == config.CertificateAuto
+	check, err := n.checkFiles(err == nil && auto)
 	if err != nil {
 		return err
 	}
@@ -223,7 +230,7 @@ func (n *node) compose(start election.Started) error {
 			Group: group, Self: n.cfg.Node, Lease: n.cfg.Lease.Duration, Renew: n.cfg.Lease.Renew,
 			ValidLft: n.cfg.Fence.ValidLifetime,
 		},
-		VIPs: n.vips, Witnesses: n.gateways(), Start: start,
+		VIPs: n.vips, Start: start,
 		Plane: lb.Snapshot{
 			VIPs: n.cfg.APIServer.VIPs, Balance: n.cfg.APIServer.Balance == config.BalanceHAProxy,
 			Port: n.cfg.APIServer.Port, ProxyPort: n.cfg.APIServer.ProxyPort, Seeds: n.seeds(), Check: check,
@@ -234,21 +241,22 @@ func (n *node) compose(start election.Started) error {
 	return nil
 }
 
-// gateways are the witnesses that every site has.
-func (n *node) gateways() []lb.Address {
-	var out []lb.Address
-	for _, v := range n.vips {
-		gws, err := vip.Gateways(v.Link)
+// Probe asks for the gateways too, the witnesses that every site has. They are
+// looked up each time: a route may come by DHCP or router advertisement.
+func (l links) Probe(ctx context.Context, addrs []lb.Address) ([]lb.Answer, error) {
+	out := slices.Clone(addrs)
+	for _, v := range addrs {
+		gateways, err := vip.Gateways(v.Link)
 		if err != nil {
-			n.log.Warn("gateway not known: only other candidates can be witnesses", "err", err)
+			continue // the probe itself says what is wrong with the link
 		}
-		for _, ip := range gws {
-			if a := (lb.Address{IP: ip, Link: v.Link}); ip.Is4() == v.IP.Is4() && !slices.Contains(out, a) {
+		for _, ip := range gateways {
+			if a := (lb.Address{IP: ip.WithZone(""), Link: v.Link}); ip.Is4() == v.IP.Is4() && !slices.Contains(out, a) {
 				out = append(out, a)
 			}
 		}
 	}
-	return out
+	return l.Links.Probe(ctx, out)
 }
 
 // run works until quit ends, which hands the group over, or reload does, which
@@ -300,6 +308,7 @@ func (n *node) ended(ctx context.Context, g *errgroup.Group) error {
 		case err = <-all:
 		case <-time.After(time.Second):
 			n.log.Warn("a task of this agent is slow to end")
+			err = context.Cause(ctx)
 		}
 	}
 	if errors.Is(err, context.Canceled) {
@@ -308,13 +317,33 @@ func (n *node) ended(ctx context.Context, g *errgroup.Group) error {
 	return err
 }
 
-// knownServers are the API servers known before the cluster was asked.
-func (n *node) knownServers() []netip.AddrPort {
-	out := slices.Clone(n.cfg.APIServer.Servers)
-	for _, b := range n.seeds() {
-		if !slices.Contains(out, b.Addr) {
-			out = append(out, b.Addr)
-		}
+// addrsOf are the addresses of backends.
+func addrsOf(b []lb.Backend) []netip.AddrPort {
+	out := make([]netip.AddrPort, 0, len(b))
+	for _, s := range b {
+		out = append(out, s.Addr)
 	}
 	return out
+}
+
+// preflight says what would keep a node of the next configuration from being
+// built, while this one goes on: nothing is touched.
+func (n *node) preflight(ctx context.Context, next config.Config) error {
+	to := &node{cfg: next, log: n.log}
+	if err := to.findLinks(); err != nil {
+		return err
+	}
+	if err := vip.Check(to.vips, next.APIServer.AllowOutsideSubnet); err != nil {
+		return err
+	}
+	fresh := slices.DeleteFunc(slices.Clone(to.vips), func(a lb.Address) bool { return slices.Contains(n.vips, a) })
+	if len(fresh) == 0 {
+		return nil
+	}
+	answers, err := n.links.Links.Probe(ctx, fresh)
+	if err == nil && len(answers) > 0 {
+		err = fmt.Errorf("apiServer.vips: %s is in use by MAC %s: choose another address, or take it from that host first",
+			answers[0].IP, answers[0].MAC)
+	}
+	return err
 }

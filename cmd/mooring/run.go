@@ -38,6 +38,7 @@ func cmdAgent(ctx context.Context, args []string, _ io.Writer) error {
 	if err := parse(fs, args, 0); err != nil {
 		return err
 	}
+	stamp := stampOf(*path) // before it is read: a change meanwhile is seen
 	cfg, err := config.Load(*path)
 	if err != nil {
 		return err
@@ -51,7 +52,7 @@ func cmdAgent(ctx context.Context, args []string, _ io.Writer) error {
 	}
 	defer unlock()
 	level := new(slog.LevelVar)
-	s := &supervisor{path: *path, log: newLog(cfg, level), level: level, registry: prometheus.NewRegistry()}
+	s := &supervisor{path: *path, stamp: stamp, log: newLog(cfg, level), level: level, registry: prometheus.NewRegistry()}
 	s.configGood = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mooring_config_good", Help: "Actual: 1 while the configuration file is the one in use.",
 	})
@@ -99,6 +100,8 @@ type supervisor struct {
 	level      *slog.LevelVar
 	registry   *prometheus.Registry
 	configGood prometheus.Gauge
+	// stamp tells the content of the file that was read last.
+	stamp string
 	// refused is what was wrong with the last reload, for `mooring status`.
 	refused string
 }
@@ -146,20 +149,24 @@ func (s *supervisor) serveUntilChange(ctx context.Context, n *node, hup <-chan o
 	go func() { ended <- n.run(ctx, run) }()
 	poll := time.NewTicker(time.Second)
 	defer poll.Stop()
-	stamp := stampOf(s.path)
 	for {
 		select {
 		case err := <-ended:
 			return nil, err
 		case <-hup:
 		case <-poll.C:
-			now := stampOf(s.path)
-			if now == stamp {
+			if stampOf(s.path) == s.stamp {
 				continue
 			}
-			stamp = now
 		}
+		s.stamp = stampOf(s.path)
 		next, ok := s.read(n.cfg)
+		if ok {
+			if err := n.preflight(run, next); err != nil {
+				s.refuse(err)
+				ok = false
+			}
+		}
 		n.refuse(s.refused)
 		if !ok || ctx.Err() != nil {
 			continue

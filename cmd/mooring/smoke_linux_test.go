@@ -211,7 +211,9 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 		t.Errorf("/metrics: %d %.2000s", code, text)
 	}
 	out, err := m.mooring("status")
-	for _, want := range []string{"10.9.0.10  unknown  ", "Standby", "load balancer: off", "this agent asks: 127.0.0.1:6443"} {
+	for _, want := range []string{
+		"10.9.0.10  unknown  ", "Standby", "load balancer: off", "this agent asks: 127.0.0.1:6443",
+	} {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("status, %v, without %q:\n%s", err, want, out)
 		}
@@ -220,7 +222,8 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 		t.Errorf("move: %v\n%s", err, out)
 	}
 	second := m.start()
-	if err := second.end(5 * time.Second); err == nil || !strings.Contains(second.text(), "another agent runs on this node") {
+	err = second.end(5 * time.Second)
+	if err == nil || !strings.Contains(second.text(), "another agent runs on this node") {
 		t.Errorf("a second agent: %v\n%s", err, second.text())
 	}
 	if st, err := os.Stat(filepath.Join(m.dir, "run", socketName)); err != nil || st.Mode().Perm() != 0o600 {
@@ -256,7 +259,8 @@ func TestAgentAdopts(t *testing.T) {
 		t.Errorf("/healthz: %d %s", code, text)
 	}
 	out, err := m.mooring("status")
-	if err != nil || !strings.Contains(out, "Holding (no API server confirms), fence ") || !strings.Contains(out, "adopted") {
+	if err != nil || !strings.Contains(out, "Holding (no API server confirms), fence ") ||
+		!strings.Contains(out, "adopted") {
 		t.Errorf("status, %v:\n%s", err, out)
 	}
 

@@ -114,13 +114,10 @@ func printStatus(out io.Writer, r report, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "VIP\tHOLDER\tSINCE\tSTATE HERE\tLAST MOVE\tCAUSE\tTOOK")
 	last, cause, took := "-", "-", "-"
-	for _, m := range r.Moves {
-		if m.Reason == "Holding" || m.Reason == "HandedOver" || m.Reason == "Fenced" || m.Reason == "Adopted" {
-			last, cause = ago(now, m.At)+" ago", string(m.Cause)
-			if m.Took != 0 {
-				took = m.Took.Round(time.Millisecond).String()
-			}
-			break
+	if m := r.Last; m != nil {
+		last, cause = ago(now, m.At)+" ago", string(m.Cause)
+		if m.Took != 0 {
+			took = m.Took.Round(time.Millisecond).String()
 		}
 	}
 	since := "-"

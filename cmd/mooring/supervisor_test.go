@@ -123,7 +123,8 @@ func TestStampOf(t *testing.T) {
 	other := filepath.Join(dir, "other")
 	st, err := os.Stat(path)
 	must(t, err)
-	must(t, os.WriteFile(other, []byte("LONGER"), 0o600), os.Chtimes(other, time.Time{}, st.ModTime()), os.Rename(other, path))
+	must(t, os.WriteFile(other, []byte("LONGER"), 0o600), os.Chtimes(other, time.Time{}, st.ModTime()),
+		os.Rename(other, path))
 	note("another file of the same length and time")
 	must(t, os.WriteFile(other, []byte("LONGER"), 0o600), os.Chtimes(other, time.Time{}, st.ModTime()))
 	must(t, os.Remove(path), os.Symlink(other, path))
@@ -135,7 +136,8 @@ func TestLockRun(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := lockRun(dir)
 	must(t, err)
-	if _, err := lockRun(dir); err == nil || !strings.Contains(err.Error(), "another agent runs on this node with runDir "+dir) {
+	_, err = lockRun(dir)
+	if err == nil || !strings.Contains(err.Error(), "another agent runs on this node with runDir "+dir) {
 		t.Errorf("second: %v", err)
 	}
 	unlock()

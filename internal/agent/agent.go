@@ -19,8 +19,8 @@ type Options struct {
 	Machine election.Config
 	// VIPs of the group, each on its link.
 	VIPs []lb.Address
-	// Witnesses are addresses whose answer proves that this node is not the
-	// one cut off: the gateways and those of the configuration.
+	// Witnesses are addresses, beside the other members', whose answer proves
+	// that this node is not the one cut off.
 	Witnesses []lb.Address
 	// Start is the first event: what was found of an earlier run.
 	Start election.Started
@@ -66,6 +66,8 @@ type Agent struct {
 	forward  []lb.Forward
 	status   atomic.Pointer[Status]
 	moves    []Move
+	noted    Move            // the last decision
+	lastMove *Move           // and the last that moved something
 	ctx      context.Context // Run's, for the log
 }
 
@@ -151,7 +153,8 @@ func (a *Agent) Run(ctx context.Context) (kept bool, err error) {
 		kept = a.loop(ctx)
 		return nil
 	})
-	return kept, g.Wait()
+	err = g.Wait()
+	return kept, err
 }
 
 // loop owns the state.
@@ -285,10 +288,22 @@ func (a *Agent) witnesses() []lb.Address {
 		if m.Node == a.opt.Machine.Self || m.Node == holder {
 			continue
 		}
-		for _, s := range m.Addrs {
-			if ip, err := netip.ParseAddr(s); err == nil {
-				out = append(out, lb.Address{IP: ip, Link: a.opt.VIPs[0].Link})
-			}
+		for _, ip := range sound(m.Addrs) {
+			out = append(out, lb.Address{IP: ip, Link: a.opt.VIPs[0].Link})
+		}
+	}
+	return out
+}
+
+// sound are those of a member's addresses that can be asked for and written
+// into a rule: they come from a Lease, which anybody with its rights may edit,
+// and one that is none must not stop a failover.
+func sound(addrs []string) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range addrs {
+		ip, err := netip.ParseAddr(s)
+		if err == nil && ip.Zone() == "" && ip.IsGlobalUnicast() && len(out) < 8 {
+			out = append(out, ip.Unmap())
 		}
 	}
 	return out
@@ -302,8 +317,8 @@ func (a *Agent) forwards(node string) []lb.Forward {
 			continue
 		}
 		for _, vip := range a.opt.VIPs {
-			for _, s := range m.Addrs {
-				if ip, err := netip.ParseAddr(s); err == nil && ip.Is4() == vip.IP.Is4() {
+			for _, ip := range sound(m.Addrs) {
+				if ip.Is4() == vip.IP.Is4() {
 					out = append(out, lb.Forward{VIP: vip, To: ip})
 					break
 				}

@@ -117,9 +117,9 @@ func TestFirstClaim(t *testing.T) {
 		if st.HeldFor < 1 || st.HeldFor > 2 || st.Fence <= 3 || st.Fence > 4 {
 			t.Errorf("held for %.1f s with a fence of %.1f s, want about 1.5 and 3 to 4", st.HeldFor, st.Fence)
 		}
-		before := s.api.writes
+		before := s.api.written()
 		pass(10 * time.Second)
-		if got := s.api.writes - before; got < 9 || got > 11 {
+		if got := s.api.written() - before; got < 9 || got > 11 {
 			t.Errorf("%d renewals in 10 s, want one a second", got)
 		}
 		if got := len(n.took("hold")); got < 9 || got > 11 {
@@ -136,12 +136,12 @@ func same(a, b []string) bool {
 // TestNoWitnessNoClaim: a node that is cut off never takes the record.
 func TestNoWitnessNoClaim(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {
-		s.gateway = false
+		s.setGateway(false)
 		n := s.add(standby).run()
 		pass(30 * time.Second)
 		s.want("", "Standby")
 		n.decided(election.NoWitness)
-		s.gateway = true
+		s.setGateway(true)
 		pass(3 * time.Second)
 		s.want("a", "Holding confirmed")
 	})

@@ -55,6 +55,13 @@ func (a *api) view() election.View {
 	return election.View{Exists: true, Sound: true, Candidate: true, Record: a.record}
 }
 
+// written counts the writes so far.
+func (a *api) written() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.writes
+}
+
 // holder is what the Lease says.
 func (a *api) holder() string {
 	a.mu.Lock()
@@ -76,7 +83,7 @@ func (a *api) write(r election.Record, over string) (election.View, bool) {
 	r.Version, r.UID = strconv.Itoa(a.version), "u"
 	a.record = r
 	v := a.view()
-	for _, n := range a.site.nodes {
+	for _, n := range a.site.all() {
 		ev := election.Saw{View: v, Via: election.ByWatch, Begun: n.now()}
 		time.AfterFunc(time.Millisecond, func() { n.agent.Deliver(ev) })
 	}
@@ -111,8 +118,15 @@ func (r *recorder) Do(act election.Action) {
 	case election.Swap:
 		time.AfterFunc(answers, func() { r.swap(begun, act) })
 	case election.Repair:
-		time.AfterFunc(answers, func() { r.put(begun, act.Record, r.api.record.Version) })
+		time.AfterFunc(answers, func() { r.repair(begun, act.Record) })
 	}
+}
+
+func (r *recorder) repair(begun lb.Instant, rec election.Record) {
+	r.api.mu.Lock()
+	over := r.api.record.Version
+	r.api.mu.Unlock()
+	r.put(begun, rec, over)
 }
 
 func (r *recorder) read(begun lb.Instant, more time.Duration) {

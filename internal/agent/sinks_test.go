@@ -111,12 +111,15 @@ func (l *links) Set(ctx context.Context, h lb.Holding) (lb.Held, error) {
 func (l *links) Probe(ctx context.Context, addrs []lb.Address) ([]lb.Answer, error) {
 	var names []string
 	var out []lb.Answer
+	l.site.mu.Lock()
+	gateway := l.gateway
+	l.site.mu.Unlock()
 	for _, a := range addrs {
 		names = append(names, a.IP.String())
-		if a == l.agent.opt.Witnesses[0] && l.gateway {
+		if a == l.agent.opt.Witnesses[0] && gateway {
 			out = append(out, lb.Answer{IP: a.IP, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 254}})
 		}
-		for _, n := range l.nodes {
+		for _, n := range l.all() {
 			vip := slices.Contains(vips(), a) && n.links.has()
 			if n != l.node && (vip || slices.Contains(n.member().Addrs, a.IP.String()) && n.running()) {
 				out = append(out, lb.Answer{IP: a.IP, MAC: n.mac()})

@@ -35,6 +35,20 @@ type site struct {
 	gateway bool // it answers
 }
 
+// all are the nodes so far.
+func (s *site) all() []*node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.nodes)
+}
+
+// setGateway makes the gateway answer or not.
+func (s *site) setGateway(answers bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gateway = answers
+}
+
 // inSite runs a story in made-up time. A goroutine that an agent leaves behind
 // fails it: the bubble ends only when all have.
 func inSite(t *testing.T, story func(t *testing.T, s *site)) {
@@ -149,7 +163,7 @@ func vips() []lb.Address {
 // add makes the next node: a is 192.0.2.1 and so on. Options may be changed
 // before the agent is built; nothing runs yet.
 func (s *site) add(change ...func(*Options)) *node {
-	k := len(s.nodes)
+	k := len(s.all())
 	n := &node{site: s, name: string(rune('a' + k)), ended: make(chan struct{})}
 	n.links, n.plane, n.disk = &links{node: n}, &plane{node: n}, &disk{node: n}
 	n.rec = &recorder{node: n}
@@ -194,10 +208,10 @@ func (n *node) run() *node {
 // tellMembers delivers the candidates to all of them.
 func (s *site) tellMembers() {
 	var all []election.Member
-	for _, n := range s.nodes {
+	for _, n := range s.all() {
 		all = append(all, n.member())
 	}
-	for _, n := range s.nodes {
+	for _, n := range s.all() {
 		n.agent.Deliver(election.Members{All: all})
 	}
 }
@@ -223,7 +237,7 @@ func (n *node) running() bool {
 // answering names the nodes whose kernel has the VIP.
 func (s *site) answering() string {
 	var out []string
-	for _, n := range s.nodes {
+	for _, n := range s.all() {
 		if n.links.has() {
 			out = append(out, n.name)
 		}
@@ -238,7 +252,7 @@ func (s *site) want(answering string, states ...string) {
 		s.t.Errorf("%.3fs: %q answers, want %q", time.Since(s.begun).Seconds(), got, answering)
 	}
 	for i, want := range states {
-		st := s.nodes[i].agent.Status()
+		st := s.all()[i].agent.Status()
 		got := st.State
 		if st.Confirmed {
 			got += " confirmed"

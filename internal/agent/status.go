@@ -13,8 +13,8 @@ type Status struct {
 	Node  string   `json:"node"`
 	Group string   `json:"group"`
 	VIPs  []string `json:"vips"`
-	// State is Standby, Claiming, Holding or Draining; for a holder followed
-	// by whether an API server confirms it.
+	// State is Standby, Claiming, Holding or Draining; Confirmed whether an API
+	// server says so too.
 	State     string `json:"state"`
 	Confirmed bool   `json:"confirmed"`
 	Holder    string `json:"holder"`
@@ -26,7 +26,9 @@ type Status struct {
 	Proxy   lb.ProxyState     `json:"proxy"`
 	Plan    lb.Reason         `json:"plan,omitempty"`
 	Members []election.Member `json:"members"`
-	// Moves are the last ones, newest first.
+	// Last is when this node last took, kept or gave up the VIPs.
+	Last *Move `json:"last,omitempty"`
+	// Moves are the last decisions, newest first.
 	Moves []Move `json:"moves"`
 	// Beat is the instant of this status by CLOCK_BOOTTIME, nanoseconds.
 	Beat lb.Instant `json:"beat"`
@@ -43,6 +45,10 @@ type Move struct {
 	Detail string          `json:"detail,omitempty"`
 }
 
+// repeatAfter is how long the same decision about the same host is not told
+// again: a stranger's ten claims a second are one story.
+const repeatAfter = time.Second
+
 // keepMoves is how many decisions a status remembers.
 const keepMoves = 20
 
@@ -54,7 +60,7 @@ func (a *Agent) publish() {
 		Node: a.opt.Machine.Self, Group: a.opt.Machine.Group, State: m.Phase.String(), Confirmed: m.Confirmed,
 		Holder: m.Record.Holder, Term: m.Record.Transitions, Proxy: a.plane.Proxy,
 		Members: a.members, Beat: now, Plan: lb.Plan(a.plane).Reason,
-		Moves: append([]Move(nil), a.moves...),
+		Moves: append([]Move(nil), a.moves...), Last: a.lastMove,
 	}
 	for _, v := range a.opt.VIPs {
 		s.VIPs = append(s.VIPs, v.IP.String())
@@ -115,7 +121,14 @@ const (
 // note remembers, logs and counts a decision and passes it on.
 func (a *Agent) note(n election.Note) {
 	a.metrics.note(n)
+	if last := a.noted; n.MAC != "" && last.Reason == n.Reason && last.MAC == n.MAC && a.opt.Clock().Sub(last.At) < repeatAfter {
+		return
+	}
 	m := Move{At: a.opt.Clock(), Reason: n.Reason, Cause: n.Cause, Node: n.Node, MAC: n.MAC, Took: n.Took, Detail: n.Detail}
+	a.noted = m
+	if moved(n.Reason) {
+		a.lastMove = &m
+	}
 	a.moves = append([]Move{m}, a.moves[:min(len(a.moves), keepMoves-1)]...)
 	level := slog.LevelInfo
 	if Warns(n.Reason) {
@@ -134,6 +147,16 @@ func (a *Agent) note(n election.Note) {
 	}
 	a.opt.Log.LogAttrs(a.ctx, level, string(n.Reason), attrs...)
 	a.opt.Noted(n)
+}
+
+// moved says whether a decision changed what this node answers for.
+func moved(r election.Reason) bool {
+	switch r {
+	case election.Became, election.Adopted, election.GaveUp, election.Fenced, election.Frozen, election.MoveUndone:
+		return true
+	default:
+		return false
+	}
 }
 
 // Warns says whether a decision is one that somebody should look at.

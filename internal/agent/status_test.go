@@ -237,6 +237,9 @@ func TestMovesRing(t *testing.T) {
 				t.Errorf("move %d is younger than the one before", i)
 			}
 		}
+		if st.Last == nil || st.Last.Reason != election.Adopted {
+			t.Errorf("the last move is %+v: what moved nothing pushed it out", st.Last)
+		}
 		st.Moves[0].MAC = "scribbled"
 		if n.agent.Status().Moves[0].MAC == "scribbled" {
 			// One status is shared by all readers; the next one must not be.
@@ -244,6 +247,31 @@ func TestMovesRing(t *testing.T) {
 			if n.agent.Status().Moves[0].MAC == "scribbled" {
 				t.Error("a reader's change reached the agent's own memory")
 			}
+		}
+	})
+}
+
+// TestRepeatsAreToldOnce: a stranger that claims ten times a second is one line
+// a second in log and status; the metric counts each.
+func TestRepeatsAreToldOnce(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		n := s.adopted()
+		pass(time.Second)
+		for range 30 {
+			n.agent.Deliver(election.Claimed{MAC: "02:00:00:00:99:99"})
+			pass(100 * time.Millisecond)
+		}
+		told := 0
+		for _, m := range n.agent.Status().Moves {
+			if m.Reason == election.Foreign {
+				told++
+			}
+		}
+		if told < 3 || told > 4 {
+			t.Errorf("told %d times in 3 s", told)
+		}
+		if got := metric(t, n.agent, "mooring_decisions_total", "reason", "ForeignClaim"); got != 30 {
+			t.Errorf("counted %v of 30", got)
 		}
 	})
 }
@@ -261,7 +289,10 @@ func TestStatus(t *testing.T) {
 		if st.HeldFor < 9 || st.HeldFor > 10 || st.Fence <= 2 || st.Fence > 4 {
 			t.Errorf("held for %v s, fence %v s", st.HeldFor, st.Fence)
 		}
-		st.Beat, st.HeldFor, st.Fence, st.Moves = 0, 0, 0, nil
+		if st.Last == nil || st.Last.Reason != election.Adopted || st.Last.Cause != election.CauseAdopted {
+			t.Errorf("the last move is %+v, want the adoption", st.Last)
+		}
+		st.Beat, st.HeldFor, st.Fence, st.Moves, st.Last = 0, 0, 0, nil, nil
 		got, err := json.Marshal(st)
 		if err != nil {
 			t.Fatal(err)

@@ -23,7 +23,7 @@ const (
 // HAProxy configuration.
 var (
 	dnsName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
-	httpPath = regexp.MustCompile(`^/[A-Za-z0-9/_.~?=&%-]{0,255}$`)
+	httpPath = regexp.MustCompile(`^/[A-Za-z0-9/._~?=&-]{0,254}$`)
 )
 
 // config judges every value and returns the typed configuration, of use only

@@ -294,8 +294,8 @@ func TestBounds(t *testing.T) {
 		{"interface", []string{"abcdefghijklmno"}, []string{"abcdefghijklmnop", "..", "'a b'", "a:0"}},
 		{"namespace", []string{strings.Repeat("a", 63)}, []string{strings.Repeat("a", 64), "-a", "a-", "A", "''"}},
 		{"node", []string{strings.Repeat("a", 253), "a-b.c0"}, []string{strings.Repeat("a", 254), "a..b", ".a", "a_b"}},
-		{"apiServer.check.path", []string{"/", "/" + strings.Repeat("a", 255)},
-			[]string{"/" + strings.Repeat("a", 256), "readyz", "'/a b'", `"/a\nb"`, "'/#'", `'/"'`}},
+		{"apiServer.check.path", []string{"/", "/" + strings.Repeat("a", 254)},
+			[]string{"/" + strings.Repeat("a", 255), "readyz", "'/a b'", `"/a\nb"`, "'/#'", `'/"'`}},
 		{"kubeconfig", []string{"/k", "'/a b/c'"}, []string{"k", "./k", "/", "//", `"/a\nb"`, "''"}},
 	}
 	for _, s := range stories {
