@@ -87,7 +87,7 @@ func (p *Proxy) attach(ctx context.Context, c Config) (*os.File, error) {
 			p.become(proc)
 			return nil, nil
 		}
-		if err := sleep(ctx, lookAgain); err != nil {
+		if err := pause(ctx); err != nil {
 			return nil, p.stuck(c)
 		}
 	}
@@ -178,7 +178,7 @@ func (p *Proxy) awaitStart(ctx context.Context, proc *process, want *wish) error
 				return nil
 			}
 		}
-		if err := sleep(ctx, lookAgain); err != nil {
+		if err := pause(ctx); err != nil {
 			return err
 		}
 	}
@@ -214,13 +214,14 @@ func (p *Proxy) end(ctx context.Context, c Config) error {
 func awaitEnd(ctx context.Context, proc *process, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	for proc.alive() && sleep(ctx, lookAgain) == nil {
+	for proc.alive() && pause(ctx) == nil {
 	}
 }
 
-// sleep waits for d or the end of ctx, whose error it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
+// pause waits until it is worth looking again, or for the end of ctx, whose
+// error it returns.
+func pause(ctx context.Context) error {
+	t := time.NewTimer(lookAgain)
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -87,7 +87,7 @@ func (p *Proxy) awaitReload(ctx context.Context, want *wish, before master) erro
 				return nil
 			}
 		}
-		if err := sleep(ctx, lookAgain); err != nil {
+		if err := pause(ctx); err != nil {
 			return err
 		}
 	}

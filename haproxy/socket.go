@@ -27,7 +27,7 @@ func ask(ctx context.Context, socket, commands string) (string, error) {
 	}
 	defer conn.Close()
 	// The context's end also interrupts reads that have begun.
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	// The master's socket goes on for more commands until it is told to quit.
 	if _, err := io.WriteString(conn, commands+";quit\n"); err != nil {

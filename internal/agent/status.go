@@ -121,7 +121,8 @@ const (
 // note remembers, logs and counts a decision and passes it on.
 func (a *Agent) note(n election.Note) {
 	a.metrics.note(n)
-	if last := a.noted; n.MAC != "" && last.Reason == n.Reason && last.MAC == n.MAC && a.opt.Clock().Sub(last.At) < repeatAfter {
+	if last := a.noted; provoked(n.Reason) && last.Reason == n.Reason && last.MAC == n.MAC &&
+		a.opt.Clock().Sub(last.At) < repeatAfter {
 		return
 	}
 	m := Move{At: a.opt.Clock(), Reason: n.Reason, Cause: n.Cause, Node: n.Node, MAC: n.MAC, Took: n.Took, Detail: n.Detail}
@@ -147,6 +148,16 @@ func (a *Agent) note(n election.Note) {
 	}
 	a.opt.Log.LogAttrs(a.ctx, level, string(n.Reason), attrs...)
 	a.opt.Noted(n)
+}
+
+// provoked says whether others can make this node decide so again and again.
+func provoked(r election.Reason) bool {
+	switch r {
+	case election.Foreign, election.PeerClaim, election.Repaired, election.AddressBack:
+		return true
+	default:
+		return false
+	}
 }
 
 // moved says whether a decision changed what this node answers for.

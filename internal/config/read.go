@@ -164,6 +164,7 @@ func kindName(n *yaml.Node) string {
 		return "a list"
 	case yaml.AliasNode:
 		return "an alias (*), which this file does not support"
+	default:
+		return "a single value"
 	}
-	return "a single value"
 }

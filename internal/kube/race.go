@@ -88,6 +88,7 @@ func replay(req *http.Request) (func() (io.ReadCloser, error), error) {
 	if err != nil {
 		return nil, err
 	}
+	//nolint:unparam // the signature of http.Request.GetBody
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }, nil
 }
 
