@@ -30,7 +30,7 @@ test-race:
 
 # Stories on real control planes; builds Kubernetes the first time.
 test-lab:
-	$(E2E) vet ./... && $(GO) test -count=1 -timeout 60m ./lab/... && $(GO) test -count=1 -timeout 60m -parallel 2 -v ./scenarios/...
+	$(E2E) vet ./... && $(GO) test -count=1 -timeout 60m ./lab/... ./stage/... ./cmd/... && $(GO) test -count=1 -timeout 60m -parallel 2 -v ./scenarios/...
 
 # House rules: golangci-lint with depguard.
 lint:

@@ -294,7 +294,10 @@ func (n *node) run(quit, reload context.Context) error {
 	return n.ended(ctx, g)
 }
 
-// ended waits for all tasks, but for a second only once they were told to end:
+// slowTask is how long a task may take to end, well within any fence.
+const slowTask = 300 * time.Millisecond
+
+// ended waits for all tasks, but for a moment only once they were told to end:
 // nobody refreshes the VIPs meanwhile, and a library that sleeps in an outage
 // must not cost them.
 func (n *node) ended(ctx context.Context, g *errgroup.Group) error {
@@ -306,7 +309,7 @@ func (n *node) ended(ctx context.Context, g *errgroup.Group) error {
 	case <-ctx.Done():
 		select {
 		case err = <-all:
-		case <-time.After(time.Second):
+		case <-time.After(slowTask):
 			n.log.Warn("a task of this agent is slow to end")
 			err = context.Cause(ctx)
 		}

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -79,11 +81,11 @@ func cmdMove(ctx context.Context, args []string, out io.Writer) error {
 
 // ask sends one request to the agent's socket.
 func ask(ctx context.Context, path, method, target string) ([]byte, error) {
-	cfg, err := config.Load(path)
+	dir, err := runDirOf(path)
 	if err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(cfg.RunDir, socketName)
+	socket := filepath.Join(dir, socketName)
 	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -107,6 +109,24 @@ func ask(ctx context.Context, path, method, target string) ([]byte, error) {
 		return nil, fmt.Errorf("%s", strings.TrimSpace(b.String()))
 	}
 	return b.Bytes(), nil
+}
+
+// runDirOf finds the agent's run directory also in a file that is otherwise
+// broken: a broken file is when somebody asks for the status.
+func runDirOf(path string) (string, error) {
+	cfg, err := config.Load(path)
+	if err == nil {
+		return cfg.RunDir, nil
+	}
+	text, unreadable := os.ReadFile(path)
+	if unreadable != nil {
+		return "", err
+	}
+	dir := "/run/mooring"
+	if m := regexp.MustCompile(`(?m)^runDir:\s*"?(/[^\s"]+)`).FindSubmatch(text); m != nil {
+		dir = string(m[1])
+	}
+	return dir, nil
 }
 
 // printStatus draws the table, then what is wrong.
@@ -161,7 +181,11 @@ func printPlane(out io.Writer, r report) {
 	case r.Proxy.Serving:
 		fmt.Fprintf(out, "\nload balancer: serving, API servers up: %s\n", orNone(strings.Join(r.Proxy.Up, " ")))
 	default:
-		fmt.Fprintf(out, "\nload balancer: NOT serving (%s), the holder's own API server answers\n", orNone(r.Proxy.Why))
+		why := r.Proxy.Why
+		if why == "" {
+			why = string(r.Plan)
+		}
+		fmt.Fprintf(out, "\nload balancer: NOT serving (%s), the holder's own API server answers\n", orNone(why))
 	}
 	var servers []string
 	for _, s := range r.APIServers {

@@ -69,7 +69,7 @@ func TestPrintStatus(t *testing.T) {
 			*r = report{Status: agent.Status{VIPs: r.VIPs, State: "Standby", Plan: lb.NoBackends}}
 		}, "VIP         HOLDER   SINCE  STATE HERE  LAST MOVE  CAUSE  TOOK\n" +
 			"192.0.2.10  unknown  -      Standby     -          -      -\n" +
-			"\nload balancer: NOT serving (none), the holder's own API server answers\n" +
+			"\nload balancer: NOT serving (NoAPIServersKnown), the holder's own API server answers\n" +
 			"this agent asks: none\ncandidates, best first: none\n"},
 		{"balancing is off", func(r *report) { r.Plan, r.Proxy = lb.NotAsked, lb.ProxyState{} },
 			head + "192.0.2.10  n1      90m    Holding, fence 3.2s  60m ago    move   83ms\n" +

@@ -179,7 +179,8 @@ func (a *Agent) loop(ctx context.Context) (kept bool) {
 		case <-timer.C:
 			a.step(election.Tick{})
 		case <-beat.C:
-			a.publish()
+			// Timers do not count a suspend, the machine's clock does.
+			a.step(election.Tick{})
 		case kept := <-a.done:
 			return kept
 		}

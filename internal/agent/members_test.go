@@ -36,8 +36,8 @@ func TestForwards(t *testing.T) {
 		{"several of one family", []string{"192.0.2.2", "192.0.2.3"}, "[{192.0.2.10 dev eth0 192.0.2.2}]"},
 		{"garbage beside it", []string{"", "host", "192.0.2.2/24", "192.0.2.2"}, "[{192.0.2.10 dev eth0 192.0.2.2}]"},
 		{"none", nil, "[]"},
-		{"what no rule can lead to", []string{"0.0.0.0", "127.0.0.1", "169.254.0.1", "224.0.0.1", "255.255.255.255", "fe80::1",
-			"2001:db8::1%eth0", "ff02::1", "::"}, "[]"},
+		{"what no rule can lead to", []string{"0.0.0.0", "127.0.0.1", "169.254.0.1", "224.0.0.1", "255.255.255.255",
+			"fe80::1", "2001:db8::1%eth0", "ff02::1", "::"}, "[]"},
 		{"IPv4 in IPv6 form", []string{"::ffff:192.0.2.2"}, "[{192.0.2.10 dev eth0 192.0.2.2}]"},
 	} {
 		t.Run(s.name, func(t *testing.T) {

@@ -192,16 +192,3 @@ func (r *recorder) swap(begun lb.Instant, act election.Swap) {
 		tell(election.SwapLost)
 	}
 }
-
-// told lists what the machine asked of the record, without the reads.
-func (r *recorder) told() []election.Action {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []election.Action
-	for _, a := range r.asked {
-		if _, read := a.(election.Read); !read {
-			out = append(out, a)
-		}
-	}
-	return out
-}

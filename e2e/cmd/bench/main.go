@@ -83,18 +83,28 @@ func (b *bench) apiRequests(d time.Duration) requests {
 // requestTotal sums apiserver_request_total over the API servers.
 func (b *bench) requestTotal() (sum requests) {
 	for _, n := range b.All() {
-		out := b.Kubectl("--kubeconfig", n.AdminKubeconfig(), "get", "--raw", "/metrics")
-		for _, line := range strings.Split(out, "\n") {
-			if f := strings.Fields(line); len(f) == 2 && strings.HasPrefix(f[0], "apiserver_request_total{") {
-				v, err := strconv.ParseFloat(f[1], 64)
-				switch {
-				case err != nil:
-				case strings.Contains(f[0], `,resource=""`):
-					sum.checks += v
-				default:
-					sum.resources += v
-				}
-			}
+		r := count(b.Kubectl("--kubeconfig", n.AdminKubeconfig(), "get", "--raw", "/metrics"))
+		sum.resources += r.resources
+		sum.checks += r.checks
+	}
+	return sum
+}
+
+// count sums one server's metrics (Prometheus text format): requests without a
+// resource are health checks and the like.
+func count(metrics string) (sum requests) {
+	for _, line := range strings.Split(metrics, "\n") {
+		f := strings.Fields(line)
+		if len(f) != 2 || !strings.HasPrefix(f[0], "apiserver_request_total{") {
+			continue
+		}
+		v, err := strconv.ParseFloat(f[1], 64)
+		switch {
+		case err != nil:
+		case strings.Contains(f[0], `,resource=""`):
+			sum.checks += v
+		default:
+			sum.resources += v
 		}
 	}
 	return sum
