@@ -97,8 +97,8 @@ func (l *Lab) open() error {
 func (l *Lab) Nodes(n int) []*Node {
 	for i := 1; i <= n; i++ {
 		node := &Node{Host: newHost(l, fmt.Sprintf("n%d", i), 10+i), index: i, group: l.groups.add(fmt.Sprintf("n%d", i))}
-		node.Host.forward = true
-		l.must(node.Host.plug())
+		node.forward = true
+		l.must(node.plug())
 		l.mu.Lock()
 		l.nodes = append(l.nodes, node)
 		l.mu.Unlock()

@@ -29,7 +29,7 @@ func (n *Node) APIServer() *Process { return n.api }
 // word, and the kernel forgets addresses, routes, rules, connections and what was
 // in the run directory. The disk (Dir) stays. Pods of the node die with it.
 func (n *Node) Kill() {
-	n.wake = n.Host.running()
+	n.wake = n.running()
 	for _, pod := range n.pods {
 		n.lab.must(pod.powerOff())
 	}
