@@ -156,7 +156,11 @@ type (
 	}
 	// Forward sends frames of flows that this node does not know to Node, the
 	// old holder, while a hand-over ends; an empty Node stops it.
-	Forward struct{ Node string }
+	// Mute: this node is the old holder and says nothing of the VIPs any more.
+	Forward struct {
+		Node string
+		Mute bool
+	}
 	// Remember keeps the record on disk.
 	Remember struct{ Record Record }
 	// Note is a decision, for people.

@@ -139,6 +139,7 @@ func (m *Machine) becomeDraining(r Record) {
 	}
 	m.hand.target = r.Holder
 	m.say(HandingOver, Note{Node: r.Holder, Cause: r.Cause})
+	m.unmute()
 	m.due.clear(onLease, onRead, onRepair, onLinger)
 	m.due.set(onSign, m.now+signWait)
 	m.do(Lock{Mode: LockClosed})
@@ -196,6 +197,7 @@ func (m *Machine) undone() {
 	m.phase, m.sure, m.held = Holding, true, true
 	cause := m.hand.cause
 	m.hand = handover{}
+	m.unmute()
 	m.due.clear(onSign, onSwap, onLinger, onRead)
 	m.due.set(onLease, m.now+m.cfg.Lease-time.Second)
 	m.say(MoveUndone, Note{Cause: cause})
@@ -232,11 +234,19 @@ func (m *Machine) onShutdown() {
 	}
 }
 
+// unmute: a sign did not last, this node answers again.
+func (m *Machine) unmute() {
+	if m.due[onLinger] != 0 {
+		m.do(Forward{})
+	}
+}
+
 // signed: the target has shown that it answers, by its first renewal or by
 // announcing the VIP.
 func (m *Machine) signed() {
 	m.due.clear(onSign, onSwap, onRead)
 	if m.due[onLinger] == 0 {
 		m.due.set(onLinger, m.now+lingerFor)
+		m.do(Forward{Mute: true})
 	}
 }

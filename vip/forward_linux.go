@@ -14,8 +14,12 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
-// forwardTable is our own table in the netdev family.
-const forwardTable = "mooring-drain"
+// forwardTable is our own table in the netdev family, muteTable in the families
+// arp and ip6.
+const (
+	forwardTable = "mooring-drain"
+	muteTable    = "mooring-mute"
+)
 
 // Forwarder hands frames of flows that this node does not know to the old
 // holder of a VIP, so that what was under way when the address moved ends well
@@ -26,7 +30,7 @@ type Forwarder struct {
 	ran  bool
 }
 
-// Forward makes exactly these forwards stand; nil removes the table. It is
+// Forward makes exactly these forwards stand; nil removes the tables. It is
 // idempotent and runs nft only for a change. An error says what to install.
 func (f *Forwarder) Forward(ctx context.Context, want []lb.Forward) error {
 	f.mu.Lock()
@@ -57,8 +61,17 @@ func (f *Forwarder) Forward(ctx context.Context, want []lb.Forward) error {
 // when this node saw its SYN; every other TCP frame for the VIP goes on.
 func forwardRules(want []lb.Forward) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "add table netdev %s\ndelete table netdev %s\n", forwardTable, forwardTable)
-	if len(want) == 0 {
+	for _, t := range []string{"netdev " + forwardTable, "arp " + muteTable, "ip6 " + muteTable} {
+		fmt.Fprintf(&b, "add table %s\ndelete table %s\n", t, t)
+	}
+	var flows []lb.Forward
+	for _, w := range want {
+		if w.To.IsValid() {
+			flows = append(flows, w)
+		}
+	}
+	b.WriteString(muteRules(want))
+	if want = flows; len(want) == 0 {
 		return b.String()
 	}
 	fmt.Fprintf(&b, "table netdev %s {\n", forwardTable)
@@ -81,4 +94,32 @@ func forwardRules(want []lb.Forward) string {
 	}
 	b.WriteString("}\n")
 	return b.String()
+}
+
+// muteRules renders the silence of an old holder: it drops questions for the
+// VIP and its own that would name the VIP, for a fraction of a second. The kernel
+// asks for a neighbour with the address of the waiting packet, which teaches the
+// client the wrong MAC (arp(7), arp_announce; RFC 4861 §7.2.2).
+func muteRules(want []lb.Forward) string {
+	var arpIn, arpOut, ndIn, ndOut strings.Builder
+	for _, w := range want {
+		switch {
+		case w.To.IsValid():
+		case w.VIP.IP.Is4():
+			fmt.Fprintf(&arpIn, "  arp daddr ip %s drop\n", w.VIP.IP)
+			fmt.Fprintf(&arpOut, "  arp saddr ip %s drop\n", w.VIP.IP)
+		default:
+			// The target is bytes 8 to 23 of the message (RFC 4861 §4.3).
+			fmt.Fprintf(&ndIn, "  icmpv6 type nd-neighbor-solicit @th,64,128 0x%x drop\n", w.VIP.IP.AsSlice())
+			fmt.Fprintf(&ndOut, "  ip6 saddr %s icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop\n", w.VIP.IP)
+		}
+	}
+	table := func(family, in, out string) string {
+		if in == "" {
+			return ""
+		}
+		return fmt.Sprintf("table %s %s {\n chain in {\n  type filter hook input priority 0; policy accept;\n%s }\n"+
+			" chain out {\n  type filter hook output priority 0; policy accept;\n%s }\n}\n", family, muteTable, in, out)
+	}
+	return table("arp", arpIn.String(), arpOut.String()) + table("ip6", ndIn.String(), ndOut.String())
 }

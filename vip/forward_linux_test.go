@@ -30,7 +30,8 @@ func forwardTo(vip, link, to string) lb.Forward {
 
 // TestForwardRules: the whole table as nft gets it.
 func TestForwardRules(t *testing.T) {
-	const sweep = "add table netdev mooring-drain\ndelete table netdev mooring-drain\n"
+	const sweep = "add table netdev mooring-drain\ndelete table netdev mooring-drain\nadd table arp mooring-mute\ndelete table arp mooring-mute\n" +
+		"add table ip6 mooring-mute\ndelete table ip6 mooring-mute\n"
 	if got := forwardRules(nil); got != sweep {
 		t.Errorf("nothing wanted: %s", got)
 	}

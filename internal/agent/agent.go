@@ -224,6 +224,11 @@ func (a *Agent) carryOut(act election.Action) {
 		a.probe.post(a.witnesses())
 	case election.Forward:
 		a.forward = a.forwards(act.Node)
+		if act.Mute {
+			for _, v := range a.opt.VIPs {
+				a.forward = append(a.forward, lb.Forward{VIP: v})
+			}
+		}
 		if act.Node == "" {
 			a.refreshForward()
 		}

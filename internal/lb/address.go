@@ -70,6 +70,9 @@ type LinkChange struct {
 // another node on the same link: the old holder, while a hand-over ends.
 type Forward struct {
 	VIP Address
-	// To is the other node's own address on the link, of VIP's family.
+	// To is the other node's own address on the link, of VIP's family. The zero
+	// Addr mutes this node instead: it still takes frames for VIP, but neither
+	// answers for it nor names it in its own questions (ARP, NDP), so that no
+	// client comes back to an old holder.
 	To netip.Addr
 }
