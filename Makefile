@@ -2,16 +2,14 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The lab's Kubernetes and the agent share a build cache: same flags for both.
 export CGO_ENABLED ?= 0
-GO ?= go
-E2E = cd e2e && $(GO)
+E2E = cd e2e && go
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
-VULN = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 
-.PHONY: build setup test test-unit test-race test-lab lint vuln bench demo image clean
+.PHONY: build setup test test-unit test-race test-lab lint vuln bench demo image
 
 # The binary, bin/mooring.
 build:
-	$(GO) build -ldflags "-X main.version=$(VERSION)" -o bin/mooring ./cmd/mooring
+	go build -ldflags "-X main.version=$(VERSION)" -o bin/mooring ./cmd/mooring
 
 # Installs what tests and demo use and the machine lacks (Debian, Ubuntu).
 setup:
@@ -22,23 +20,23 @@ test: setup test-race test-lab
 
 # Pure packages and those that need only this machine's kernel and HAProxy, quickly.
 test-unit:
-	$(GO) vet ./... && $(GO) test -count=1 ./...
+	go vet ./... && go test -count=1 ./...
 
 # The same under the race detector.
 test-race:
-	$(GO) vet ./... && CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 15m ./...
+	go vet ./... && CGO_ENABLED=1 go test -race -count=1 -timeout 15m ./...
 
 # Stories on real control planes; builds Kubernetes the first time.
 test-lab:
-	$(E2E) vet ./... && $(GO) test -count=1 -timeout 60m ./lab/... ./stage/... ./cmd/... && $(GO) test -count=1 -timeout 60m -parallel 2 -v ./scenarios/...
+	$(E2E) vet ./... && go test -count=1 -timeout 60m ./lab/... ./stage/... ./cmd/... && go test -count=1 -timeout 60m -parallel 2 -v ./scenarios/...
 
 # House rules: golangci-lint with depguard.
 lint:
-	$(GO) run $(LINT) run ./... && $(E2E) run $(LINT) run --config ../.golangci.yml ./...
+	go run $(LINT) run ./... && $(E2E) run $(LINT) run --config ../.golangci.yml ./...
 
 # Known holes in what we link.
 vuln:
-	$(GO) run $(VULN) ./...
+	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
 # Figures beside keepalived and a direct API server, as ratios.
 bench: setup
@@ -51,6 +49,3 @@ demo: setup
 # The container image.
 image:
 	docker build --build-arg VERSION=$(VERSION) -t mooring:$(VERSION) .
-
-clean:
-	rm -rf bin
