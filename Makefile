@@ -4,7 +4,6 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export CGO_ENABLED ?= 0
 E2E = cd e2e && go
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
-
 .PHONY: build setup test test-unit test-race test-lab lint vuln bench demo image
 
 # The binary, bin/mooring.
