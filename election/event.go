@@ -129,7 +129,8 @@ type (
 	// Hold puts the group's addresses on their links or refreshes them.
 	Hold struct {
 		NotAfter lb.Instant
-		Quiet    bool
+		// Mute: as the old holder in a hand-over, without announcements.
+		Mute bool
 	}
 	// LetGo deletes them, at once.
 	LetGo struct{}

@@ -142,7 +142,8 @@ func (m *Machine) becomeDraining(r Record) {
 	m.unmute()
 	m.due.clear(onLease, onRead, onRepair, onLinger)
 	m.due.set(onSign, m.now+signWait)
-	m.do(Lock{Mode: LockClosed})
+	// An announcement that is due would call back the target's first clients.
+	m.do(Lock{Mode: LockClosed}, Hold{NotAfter: m.wake, Mute: true})
 }
 
 // drainingSaw looks for the target's sign: its first renewal of the record.
@@ -201,7 +202,7 @@ func (m *Machine) undone() {
 	m.due.clear(onSign, onSwap, onLinger, onRead)
 	m.due.set(onLease, m.now+m.cfg.Lease-time.Second)
 	m.say(MoveUndone, Note{Cause: cause})
-	m.do(Announce{})
+	m.do(Hold{NotAfter: m.wake})
 	if m.shutdown {
 		m.do(Done{Kept: true})
 		return

@@ -41,7 +41,7 @@ func (m *Machine) refresh() {
 	if !m.held {
 		notAfter = m.now + time.Second
 	}
-	m.do(Hold{NotAfter: notAfter, Quiet: m.phase == Draining})
+	m.do(Hold{NotAfter: notAfter, Mute: m.phase == Draining})
 	m.due.set(onRefresh, m.now+refreshEvery)
 }
 

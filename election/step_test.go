@@ -90,7 +90,7 @@ func actionText(a Action) string {
 	until := func(t lb.Instant) string { return fmt.Sprintf(" until %.3fs", t.Seconds()) }
 	switch a := a.(type) {
 	case Hold:
-		return "Hold" + until(a.NotAfter) + map[bool]string{true: " quiet"}[a.Quiet]
+		return "Hold" + until(a.NotAfter) + map[bool]string{true: " mute"}[a.Mute]
 	case Read:
 		return fmt.Sprintf("Read within %v", a.Timeout)
 	case Lock:

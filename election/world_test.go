@@ -76,6 +76,7 @@ type agent struct {
 	busy   bool       // the address sink is at work
 	until  lb.Instant // the announcer may send until then
 	burst  int        // of the announcer
+	mute   bool       // it was told to say nothing
 	defend lb.Instant
 	ended  bool
 	el     electorModel
@@ -301,9 +302,13 @@ func (a *agent) write(wish *Hold, seq int, begun lb.Instant) {
 		n.setUntil(begun + w.cfg.ValidLft)
 		a.until = begun + w.cfg.ValidLft
 		ev.Held = true
-		if fresh && !wish.Quiet {
+		switch {
+		case wish.Mute:
+			a.burst++
+		case fresh || a.mute:
 			a.startBurst()
 		}
+		a.mute = wish.Mute
 	}
 	if seq == a.seq {
 		a.later(w.vary(ms), func() {

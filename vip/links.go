@@ -55,9 +55,10 @@ type Links struct {
 	wire        *wire
 	announcer   *announcer
 
-	// mu is held during writes to the kernel; held is what they reached.
-	mu   sync.Mutex
-	held map[lb.Address]bool
+	// mu is held during writes to the kernel; held is what they reached, muted
+	// those of it that are not announced at present.
+	mu          sync.Mutex
+	held, muted map[lb.Address]bool
 
 	watchMu sync.Mutex
 	watched []lb.Address
@@ -69,7 +70,7 @@ type Links struct {
 func New(o Options) *Links {
 	l := &Links{
 		now: o.Now, log: o.Log, claimed: o.Claimed, changed: o.Changed, linkChanged: o.LinkChanged,
-		wire: newWire(), held: map[lb.Address]bool{},
+		wire: newWire(), held: map[lb.Address]bool{}, muted: map[lb.Address]bool{},
 		rewatch: make(chan struct{}, 1), relink: make(chan struct{}, 1),
 	}
 	if l.log == nil {

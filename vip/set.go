@@ -41,12 +41,30 @@ func (l *Links) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
 	if l.late(want) {
 		return l.letGo(k, want)
 	}
+	l.tell(want, held)
+	return held, err
+}
+
+// tell gives the announcer what was reached.
+func (l *Links) tell(want lb.Holding, held lb.Held) {
+	if want.Mute {
+		l.announcer.drop(held.Have...)
+		for _, a := range held.Have {
+			l.muted[a] = true
+		}
+		return
+	}
 	var fresh []lb.Address
 	if !want.Quiet {
 		fresh = held.Added
 	}
-	l.announcer.keep(held.Have, fresh, begun+want.ValidLft)
-	return held, err
+	for _, a := range held.Have {
+		if l.muted[a] && !slices.Contains(fresh, a) {
+			fresh = append(fresh, a)
+		}
+	}
+	clear(l.muted)
+	l.announcer.keep(held.Have, fresh, held.Begun+want.ValidLft)
 }
 
 // late says whether the wish is void.
@@ -100,6 +118,7 @@ func (l *Links) write(ctx context.Context, k *kernel, steps []step, want lb.Hold
 // stays held, so that the next Set tries again.
 func (l *Links) removeOne(k *kernel, a lb.Address) error {
 	l.announcer.drop(a)
+	delete(l.muted, a)
 	if err := k.remove(a); err != nil {
 		l.held[a] = true
 		return fmt.Errorf("remove: %w", err)

@@ -311,6 +311,28 @@ func TestSetAdoptsQuietly(t *testing.T) {
 	eventuallyCount(t, tap, 2) // the steady ones
 }
 
+// TestSetFallsSilent: an old holder in a hand-over keeps the address and sends
+// nothing more, also not the rest of a burst: it would call clients back.
+func TestSetFallsSilent(t *testing.T) {
+	lab := newLab(t)
+	l := New(Options{Now: boottime, Refresh: 300 * time.Millisecond})
+	run(t, l)
+	set(t, l, wish(9*time.Second, lab.vips()...))
+	time.Sleep(80 * time.Millisecond)
+	mute := wish(9*time.Second, lab.vips()...)
+	mute.Mute = true
+	set(t, l, mute)
+	tap := lab.peers[0].capture(unix.ETH_P_ARP, unix.ETH_P_IPV6)
+	time.Sleep(600 * time.Millisecond)
+	must(t, l.Announce(t.Context(), lab.vips()))
+	if sent := tap.all(); len(sent) != 0 {
+		t.Errorf("%d announcements of addresses that shall be silent", len(sent))
+	}
+	// Undone: it calls the clients back at once.
+	set(t, l, wish(9*time.Second, lab.vips()...))
+	eventuallyCount(t, tap, 4)
+}
+
 // TestSetTakesOverOtherForms: somebody put the virtual IPs there, for ever, or
 // with another prefix length.
 func TestSetTakesOverOtherForms(t *testing.T) {

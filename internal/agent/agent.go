@@ -213,7 +213,7 @@ func (a *Agent) carryOut(act election.Action) {
 	switch act := act.(type) {
 	case election.Hold:
 		a.wish(lb.Holding{
-			Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: act.NotAfter, Quiet: act.Quiet,
+			Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: act.NotAfter, Mute: act.Mute,
 		})
 	case election.LetGo:
 		a.forward = nil
@@ -263,7 +263,7 @@ func (a *Agent) refreshForward() {
 	}
 	a.wish(lb.Holding{
 		Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: s.Wake,
-		Quiet: s.Phase == election.Draining,
+		Mute: s.Phase == election.Draining,
 	})
 }
 

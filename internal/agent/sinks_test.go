@@ -81,7 +81,7 @@ func (l *links) Set(ctx context.Context, h lb.Holding) (lb.Held, error) {
 	if len(h.Addresses) == 0 {
 		l.did("let go")
 	} else {
-		l.did("hold%s", map[bool]string{true: " quietly"}[h.Quiet])
+		l.did("hold%s", map[bool]string{true: " mute"}[h.Mute])
 	}
 	begun := l.now()
 	l.setting.wait(ctx)

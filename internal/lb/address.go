@@ -32,6 +32,10 @@ type Holding struct {
 	NotAfter Instant
 	// Quiet asks for no announcement (adoption of addresses still alive).
 	Quiet bool
+	// Mute asks an old holder, which keeps the addresses while a hand-over ends,
+	// for silence: also what is scheduled is not sent. The first wish without it
+	// announces as if the addresses were new.
+	Mute bool
 }
 
 // Held is what the address sink reached.
