@@ -143,7 +143,8 @@ func (m *Machine) becomeDraining(r Record) {
 	m.due.clear(onLease, onRead, onRepair, onLinger)
 	m.due.set(onSign, m.now+signWait)
 	// An announcement that is due would call back the target's first clients.
-	m.do(Lock{Mode: LockClosed}, Hold{NotAfter: m.wake, Mute: true})
+	m.do(Lock{Mode: LockClosed})
+	m.refresh()
 }
 
 // drainingSaw looks for the target's sign: its first renewal of the record.
@@ -202,7 +203,7 @@ func (m *Machine) undone() {
 	m.due.clear(onSign, onSwap, onLinger, onRead)
 	m.due.set(onLease, m.now+m.cfg.Lease-time.Second)
 	m.say(MoveUndone, Note{Cause: cause})
-	m.do(Hold{NotAfter: m.wake})
+	m.refresh()
 	if m.shutdown {
 		m.do(Done{Kept: true})
 		return
