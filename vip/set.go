@@ -16,7 +16,7 @@ import (
 //
 // Addresses no longer wanted fall silent before they are deleted. One that is
 // there is refreshed, which never creates it; one that is not, also one that
-// was deleted by hand, is created and, unless Quiet, announced at once as far
+// was deleted by hand, is created and, unless Quiet or Mute, announced at once as far
 // as the rate allows; Run sends the rest. Past NotAfter, before or after the
 // writes, every address is deleted and the state says Late, without an error.
 func (l *Links) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
