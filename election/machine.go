@@ -180,6 +180,7 @@ func (m *Machine) handle(ev Event) {
 		m.onClaimed(ev.MAC)
 	case Swapped:
 		m.onSwapped(ev)
+	case Peer, Rival, Health, Taints:
 	case Carrier:
 		m.onCarrier(ev.Up)
 	case Ask:

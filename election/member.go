@@ -14,6 +14,10 @@ type Member struct {
 	Addrs []string `json:"addrs"`
 	// Live says that its member Lease is renewed and that it is not leaving.
 	Live bool `json:"live"`
+	// Priority ranks before the hash: the higher, the better.
+	Priority int `json:"priority,omitempty"`
+	// Drain says that its operator wants it empty; it is not Live then.
+	Drain bool `json:"drain,omitempty"`
 }
 
 // rankOf orders nodes for a group by rendezvous hashing (Thaler and Ravishankar
