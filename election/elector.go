@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
 
 	"mooring.dev/mooring/internal/lb"
@@ -120,6 +121,10 @@ func (e *Elector) Do(a Action) {
 		}
 		if a.Mode == LockRenew && old.Mode != LockRenew {
 			e.renewNow()
+		}
+		if a.Mode == LockClaim {
+			// At once, as the LeaderElector would do at its next look.
+			e.enqueue(func(ctx context.Context) { _ = (&lock{e}).Update(ctx, resourcelock.LeaderElectionRecord{}) })
 		}
 	case Read:
 		e.readSoon(a.Timeout)

@@ -64,6 +64,9 @@ type (
 		// Last is the record remembered on disk, if Known.
 		Last  Record
 		Known bool
+		// Forwards is the node to which an earlier run forwards, Until when.
+		Forwards string
+		Until    lb.Instant
 		// SameBoot says that Last was written since this boot.
 		SameBoot bool
 	}
@@ -94,6 +97,8 @@ type (
 		Begun   lb.Instant
 		// Asked is when the last of its probes was sent.
 		Asked lb.Instant
+		// Quick says that it answers a Quick probe.
+		Quick bool
 		Err   string
 	}
 	// Peer is another node as its hellos show it, at each change of its state or
@@ -103,6 +108,11 @@ type (
 		State PeerState
 		Say   Say
 		Heard lb.Instant
+	}
+	// Pinged says whether the wire knows a node's own address.
+	Pinged struct {
+		Node  string
+		Alive bool
 	}
 	// Rival is a host that asks for a VIP as one does who wants to take it (RFC
 	// 5227 §2.1.1 probe).
@@ -142,6 +152,7 @@ func (Probed) event()      {}
 func (Claimed) event()     {}
 func (Swapped) event()     {}
 func (Peer) event()        {}
+func (Pinged) event()      {}
 func (Rival) event()       {}
 func (Health) event()      {}
 func (Taints) event()      {}
@@ -197,6 +208,8 @@ type (
 	// Probe asks the wire for the VIPs and the witnesses: three times in 60 ms, or
 	// Quick, once.
 	Probe struct{ Quick bool }
+	// Ping asks the wire for a node's own address.
+	Ping struct{ Node string }
 	// Read reads the record from an API server (quorum), within Timeout.
 	Read struct{ Timeout time.Duration }
 	// Lock sets what the elector may write.
@@ -215,12 +228,8 @@ type (
 		Timeout time.Duration
 	}
 	// Forward sends frames of flows that this node does not know to Node, the
-	// old holder, while a hand-over ends; an empty Node stops it.
-	// Mute: this node is the old holder and says nothing of the VIPs any more.
-	Forward struct {
-		Node string
-		Mute bool
-	}
+	// old holder; an empty Node stops it.
+	Forward struct{ Node string }
 	// Remember keeps the record on disk.
 	Remember struct{ Record Record }
 	// Note is a decision, for people.
@@ -241,6 +250,7 @@ type (
 func (Hold) action()     {}
 func (LetGo) action()    {}
 func (Drain) action()    {}
+func (Ping) action()     {}
 func (Announce) action() {}
 func (Probe) action()    {}
 func (Read) action()     {}
@@ -279,4 +289,6 @@ const (
 	HandingOver    Reason = "HandingOver"      // swapped the record to the target
 	NamedByRecord  Reason = "NamedByRecord"    // takes over as the record says
 	ClaimAbandoned Reason = "ClaimAbandoned"   // a claim ended without the swap
+	HelloBlocked   Reason = "HelloBlocked"     // a living holder's hellos do not come
+	NoForwarding   Reason = "NoForwarding"     // the chain of old holders comes back here
 )

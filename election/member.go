@@ -1,6 +1,7 @@
 package election
 
 import (
+	"cmp"
 	"hash/fnv"
 	"slices"
 )
@@ -33,25 +34,19 @@ func rankOf(group, node string) uint64 {
 	return x ^ x>>31
 }
 
-// better says whether a ranks before b for the group.
-func better(group, a, b string) bool {
-	ra, rb := rankOf(group, a), rankOf(group, b)
-	return ra > rb || ra == rb && a < b
+// byRank compares members for a group, the better one first: priority, then
+// hash, then name.
+func byRank(group string) func(a, b Member) int {
+	return func(a, b Member) int {
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority),
+			cmp.Compare(rankOf(group, b.Node), rankOf(group, a.Node)), cmp.Compare(a.Node, b.Node))
+	}
 }
 
 // Ranked sorts members best first for the group.
 func Ranked(group string, members []Member) []Member {
 	out := slices.Clone(members)
-	slices.SortFunc(out, func(a, b Member) int {
-		switch {
-		case a.Node == b.Node:
-			return 0
-		case better(group, a.Node, b.Node):
-			return -1
-		default:
-			return 1
-		}
-	})
+	slices.SortFunc(out, byRank(group))
 	return out
 }
 

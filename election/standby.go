@@ -14,9 +14,10 @@ func (m *Machine) becomeStandby() {
 		panic("election: standby with a hand-over pending")
 	}
 	m.phase, m.sure, m.held = Standby, false, false
-	m.claimed, m.quarrel, m.failing = false, quarrel{}, 0
+	m.claimed, m.byEvidence, m.won, m.provisional = false, false, false, false
+	m.quarrel, m.failing = quarrel{}, 0
 	m.hand, m.summon = handover{}, summons{}
-	m.due = deadlines{onForward: m.due[onForward]}
+	m.due = m.due.lasting()
 	m.age = ageing{}
 	m.age.saw(m.now, m.known.Version)
 	m.do(Lock{Mode: LockClosed})
@@ -51,10 +52,13 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 	named := version != "" && m.known.Holder == m.cfg.Self
 	switch {
 	case named && m.phase == Claiming && ev.Via != ByWatch && m.claimed:
-		m.becomeHolding(m.known.Cause)
+		m.claimWon()
 		return
 	case named:
 		m.summoned(ev)
+		return
+	case m.phase == Claiming && m.byEvidence:
+		m.claimedMeanwhile(ev, v)
 		return
 	case changed && m.phase == Claiming:
 		m.say(ClaimAbandoned, Note{Node: m.known.Holder, Detail: "the record was written meanwhile"})
@@ -140,6 +144,10 @@ func (m *Machine) abandon() {
 // onProbed goes on with a claim or a summons.
 func (m *Machine) onProbed(ev Probed) {
 	switch {
+	case ev.Quick:
+		m.suspectProbed(ev)
+	case m.boot && m.phase == Standby && !m.summon.active:
+		m.bootProbed(ev)
 	case m.phase == Holding && !m.sure:
 		m.othersAnswer(ev)
 	case m.phase == Claiming && !m.claimed:
@@ -173,15 +181,22 @@ func (m *Machine) claimProbed(ev Probed) {
 		retry(NoWitness, Note{Detail: "neither gateway nor another candidate answers"})
 	case peer != "" && m.age.at(m.read) < 2*m.lease():
 		retry(HolderAlive, Note{Node: peer})
+	case m.claimant(m.known.Transitions) != "":
+		retry(HolderAlive, Note{Node: m.claimant(m.known.Transitions)})
 	default:
 		r := Record{
 			Holder: m.cfg.Self, Transitions: m.known.Transitions + 1, Cause: CauseExpired,
 			UID: m.known.UID, Version: m.actual,
 		}
-		if !m.ever && !m.past {
+		switch {
+		case !m.ever && !m.past:
 			r.Cause = CauseFirst
+		case peer != "" && m.peers[peer].holds():
+			// It lives without API servers, and its endpoints grow stale: it is
+			// told by hello, and drains.
+			r.Cause, r.From = CauseStale, peer
 		}
-		m.claimed = true
+		m.claimed, m.claim, m.base = true, r, m.known
 		m.say(Claims, Note{Cause: r.Cause})
 		m.do(Lock{Mode: LockClaim, Record: r, NotAfter: m.due[onClaim]})
 		// The answer to a write sent in time may come later.
@@ -211,7 +226,7 @@ func (m *Machine) summoned(ev Saw) {
 	}
 	fresh := ev.Via != ByWatch && ev.Begun > m.woke
 	if !m.summon.active {
-		m.summon = summons{active: true}
+		m.summon = summons{active: true, since: m.now}
 		m.began = m.now
 		m.do(Probe{})
 		if !fresh {
@@ -249,6 +264,11 @@ func (m *Machine) answerSummons() {
 		m.complain(r, Note{MAC: mac, Node: peer, Detail: "the record names this node, another answers"})
 		m.summon = summons{}
 		m.due.set(onRead, m.now+time.Second)
+		return
+	}
+	if m.leadsHere(m.known.From) != "" && m.now-m.summon.since < armWait {
+		// Soon that node will have removed its chain; its next hello says so.
+		m.due.set(onSummons, m.summon.since+armWait)
 		return
 	}
 	cause := m.known.Cause
