@@ -57,7 +57,7 @@ func (m *Machine) suspect() {
 	node, term := m.owner()
 	late, down := m.silence(node, term)
 	if node == "" || node == m.cfg.Self || !late {
-		if m.doubt.node != "" {
+		if m.doubt.node != "" && !(node == m.cfg.Self && m.phase == Claiming) {
 			m.acquit()
 		}
 		return

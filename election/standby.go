@@ -51,7 +51,8 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 	}
 	named := version != "" && m.known.Holder == m.cfg.Self
 	switch {
-	case named && m.phase == Claiming && ev.Via != ByWatch && m.claimed:
+	case named && m.phase == Claiming && m.claimed && (ev.Via != ByWatch || m.known.Transitions == m.claim.Transitions):
+		// The watch may be quicker than the answer to the very write it shows.
 		m.claimWon()
 		return
 	case named:

@@ -18,7 +18,8 @@ func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
 	if len(w.hold.Addresses) == 0 {
 		// Letting go waits for nothing, so not for nft either.
 		if _, err := a.opt.Addresses.Set(ctx, w.hold); err != nil {
-			a.opt.Log.Error("address not removed; the kernel will expire it", "err", err)
+			a.opt.Log.Error("VIPs not given up as wanted", "err", err)
+			a.opt.Complain("drain", "the last hand-over: "+err.Error())
 		}
 		a.setForward(ctx, w.forward)
 		return
@@ -35,20 +36,46 @@ func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
 }
 
 // setForward reports a refusal and goes on: without forwarding a move still loses
-// no new connection.
-func (a *Agent) setForward(ctx context.Context, f []lb.Forward) {
-	if err := a.opt.Addresses.Forward(ctx, f); err != nil {
+// no new connection. Two tasks come here; an older wish does not undo a newer.
+func (a *Agent) setForward(ctx context.Context, f forwarding) {
+	a.arming.Lock()
+	defer a.arming.Unlock()
+	if f.seq <= a.armed {
+		return
+	}
+	a.armed = f.seq
+	text := ""
+	if err := a.opt.Addresses.Forward(ctx, f.all); err != nil {
+		text = "connections made before the last move have ended with it: " + err.Error()
 		a.opt.Log.Warn("established connections do not outlive this move", "err", err)
 	}
+	a.opt.Complain("forward", text)
+}
+
+// askNode asks the wire for a member's own addresses.
+func (a *Agent) askNode(ctx context.Context, node string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var addrs []lb.Address
+	for _, m := range *a.known.Load() {
+		if m.Node == node {
+			for _, ip := range sound(m.Addrs) {
+				addrs = append(addrs, lb.Address{IP: ip, Link: a.opt.VIPs[0].Link})
+			}
+		}
+	}
+	answers, err := a.opt.Addresses.Probe(ctx, addrs, false)
+	// What cannot be asked is not dead.
+	a.Deliver(election.Pinged{Node: node, Alive: len(answers) > 0 || err != nil})
 }
 
 // askWire probes for the VIPs and the witnesses at once.
-func (a *Agent) askWire(ctx context.Context, witnesses []lb.Address) {
+func (a *Agent) askWire(ctx context.Context, witnesses []lb.Address, quick bool) {
 	begun := a.opt.Now()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	answers, err := a.opt.Addresses.Probe(ctx, slices.Concat(a.opt.VIPs, witnesses))
-	ev := election.Probed{Begun: begun}
+	answers, err := a.opt.Addresses.Probe(ctx, slices.Concat(a.opt.VIPs, witnesses), quick)
+	ev := election.Probed{Begun: begun, Asked: begun, Quick: quick}
 	if err != nil {
 		ev.Err = err.Error()
 	}
