@@ -19,7 +19,6 @@ const (
 	onSwap                     // a swap has had its time and its answer is missing
 	onForward                  // the forwarding to the old holder has had its time
 	onPing                     // ask whether the node forwarded to is alive
-	onSummons                  // a summons has waited for a chain to be removed
 	onProbe                    // ask the wire again for a suspected holder
 	onProvisional              // the API server has not answered a claim
 	onIdle                     // the record's holder says that it holds nothing

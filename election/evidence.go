@@ -41,8 +41,11 @@ func (m *Machine) silence(node string, term int64) (late bool, down lb.Instant) 
 	case p.idle != 0:
 		// In this term, that is: a hand-over's target is idle for a moment.
 		from := max(p.idle, m.age.seen) + idleWait
-		m.due.set(onIdle, from)
-		return m.now >= from, from
+		if m.now < from {
+			m.due.set(onIdle, from)
+			return false, 0
+		}
+		return true, from
 	}
 	return p.state == PeerLate, 0
 }

@@ -3,8 +3,9 @@ package election
 import "time"
 
 // Forwarding: the new holder of a planned move sends frames of flows that it
-// does not know to the old one, which may send them on to the one before. The
-// chain must never come back to where it began.
+// does not know to the old one, which may send them on to the one before. A
+// frame is never sent back to where it came from, and a chain that comes back to
+// the new holder is ended as soon as that one holds.
 
 // forwardTo begins, changes or, with "", ends this node's forwarding.
 func (m *Machine) forwardTo(node string) {
@@ -37,28 +38,30 @@ func (m *Machine) skip(holder string) {
 	m.do(Forward{Node: next})
 }
 
-// unloop ends a forwarding to the node that is about to hold: frames would go
-// round.
+// unloop ends a forwarding to the node that holds now: frames would go round.
+// Not before it holds, for until then clients still come here, also those whose
+// connections live there.
 func (m *Machine) unloop() {
 	if m.forwards != "" && m.forwards == m.known.Holder {
 		m.skip(m.known.Holder)
 	}
 }
 
-// leadsHere names the node at which the chain that begins at from comes back to
-// this node, or "".
-func (m *Machine) leadsHere(from string) string {
+// opens says whether frames sent to from end there: where the chain that begins
+// at from comes back to this node, the node that sends them here must be heard,
+// so that it learns of this holder and stops.
+func (m *Machine) opens(from string) bool {
 	for range maxHops {
 		p := m.peers[from]
-		if p == nil || p.say.Forwards == "" {
-			return ""
-		}
-		if p.say.Forwards == m.cfg.Self {
-			return from
+		switch {
+		case p == nil || p.say.Forwards == "":
+			return true
+		case p.say.Forwards == m.cfg.Self:
+			return p.up()
 		}
 		from = p.say.Forwards
 	}
-	return from
+	return false
 }
 
 // maxHops is the longest chain that is followed; candidates are a handful.
@@ -70,9 +73,12 @@ func (m *Machine) followHop(node string) {
 	if node != m.forwards || node == "" {
 		return
 	}
-	if p := m.peers[node]; p.state == PeerDown {
+	switch p := m.peers[node]; {
+	case p.state == PeerDown:
 		m.do(Ping{Node: node})
-	} else {
+	case p.up() && p.say.Phase == Holding && m.phase != Holding:
+		m.skip(node)
+	default:
 		m.due.clear(onPing)
 	}
 }

@@ -225,6 +225,7 @@ func (m *Machine) signed() {
 		return
 	}
 	m.due.clear(onSign, onSwap, onRead)
+	m.unloop()
 	if m.cfg.Drain > 0 {
 		m.do(Drain{For: m.cfg.Drain + copySpare})
 	} else {

@@ -84,8 +84,9 @@ func (m *Machine) carryOver(from string) {
 	switch {
 	case from == "" || from == m.cfg.Self || m.cfg.Drain == 0:
 		// Nobody handed over: what is known of old flows still holds.
-	case m.leadsHere(from) != "":
-		m.say(NoForwarding, Note{Node: m.leadsHere(from)})
+	case !m.opens(from):
+		m.say(NoForwarding, Note{Node: from, Detail: "the chain of old holders comes back to this node: " +
+			"connections made before the move have ended"})
 		m.forwardTo("")
 	default:
 		m.forwardTo(from)

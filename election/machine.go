@@ -62,7 +62,6 @@ const (
 	sickWait     = 2 * time.Second        // hysteresis of the load balancer's health
 	bootWait     = 500 * time.Millisecond // for hellos and an API server, before a bootstrap
 	bootAgain    = 300 * time.Millisecond
-	armWait      = 200 * time.Millisecond // for a chain that leads here to be removed
 	drainAgain   = 5 * time.Second
 	preemptEvery = time.Second
 	repairEvery  = 100 * time.Millisecond
@@ -148,7 +147,6 @@ type quarrel struct {
 type summons struct {
 	active, read, probed bool
 	answers              []string
-	since                lb.Instant
 }
 
 // New returns a machine in Standby. The first event must be Started.
@@ -270,8 +268,6 @@ func (m *Machine) fire(t timer) {
 		if m.forwards != "" {
 			m.do(Ping{Node: m.forwards})
 		}
-	case onSummons:
-		m.answerSummons()
 	case onProbe:
 		m.askWire()
 	case onProvisional:
@@ -318,7 +314,6 @@ func (m *Machine) believe(r Record) {
 	if changed {
 		m.do(Remember{Record: r})
 		m.noteUp()
-		m.unloop()
 	}
 }
 

@@ -77,9 +77,6 @@ func (m *Machine) standbyHeard(p *peer) {
 	if p.up() && p.say.Phase == Draining && p.say.To == m.cfg.Self && p.say.Transitions > m.known.Transitions {
 		m.do(Read{Timeout: readTimeout}) // handed over to this node; the watch may be slow
 	}
-	if m.summon.active {
-		m.answerSummons()
-	}
 }
 
 // owner is who has the group as far as this node knows, and in which term: the

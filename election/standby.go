@@ -65,6 +65,9 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 		m.say(ClaimAbandoned, Note{Node: m.known.Holder, Detail: "the record was written meanwhile"})
 		m.becomeStandby()
 	}
+	if v == same && m.known.From == "" && m.known.Holder == m.forwards {
+		m.skip(m.forwards) // it has renewed, so it holds: nothing may lead to it any more
+	}
 	m.summon = summons{}
 	if ev.Via == ByRead {
 		m.age.answered(m.now, ev.Begun)
@@ -227,7 +230,7 @@ func (m *Machine) summoned(ev Saw) {
 	}
 	fresh := ev.Via != ByWatch && ev.Begun > m.woke
 	if !m.summon.active {
-		m.summon = summons{active: true, since: m.now}
+		m.summon = summons{active: true}
 		m.began = m.now
 		m.do(Probe{})
 		if !fresh {
@@ -265,11 +268,6 @@ func (m *Machine) answerSummons() {
 		m.complain(r, Note{MAC: mac, Node: peer, Detail: "the record names this node, another answers"})
 		m.summon = summons{}
 		m.due.set(onRead, m.now+time.Second)
-		return
-	}
-	if m.leadsHere(m.known.From) != "" && m.now-m.summon.since < armWait {
-		// Soon that node will have removed its chain; its next hello says so.
-		m.due.set(onSummons, m.summon.since+armWait)
 		return
 	}
 	cause := m.known.Cause

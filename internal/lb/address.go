@@ -80,11 +80,11 @@ type LinkChange struct {
 // another node on the same link: the old holder, while a hand-over ends.
 type Forward struct {
 	VIP Address
-	// To is the other node's own address on the link, of VIP's family. The zero
-	// Addr mutes this node instead: it still takes frames for VIP, but neither
-	// answers for it nor names it in its own questions (ARP, NDP), so that no
-	// client comes back to an old holder.
+	// To is the other node's own address on the link, of VIP's family.
 	To netip.Addr
+	// MACs are To's hardware addresses, comma-separated: a frame that comes from
+	// there is never sent back.
+	MACs string
 	// Until is when the forwarding ends by itself: before the copy does to which
 	// it leads, or frames would go to and fro.
 	Until Instant
