@@ -211,8 +211,7 @@ func (m *Machine) handle(ev Event) {
 	case ReadFailed:
 		m.onReadFailed()
 	case Members:
-		m.members = ev.All
-		m.considerDrain()
+		m.onMembers(ev.All)
 	case AddressIs:
 		m.onAddress(ev)
 	case AddressGone:

@@ -1,6 +1,9 @@
 package election
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Reasons for which a holder asks for a planned move by itself: its load
 // balancer does not serve, its operator wants it empty, or a better-ranked node
@@ -50,19 +53,29 @@ func (m *Machine) onTaints(ev Taints) {
 	m.considerDrain()
 }
 
-// wanted says whether this node shall be empty.
+// onMembers takes who may hold. A holder whose member Lease has vanished is
+// remembered for its MACs: its kernel may still answer.
+func (m *Machine) onMembers(all []Member) {
+	all = slices.Clone(all)
+	for _, c := range m.members {
+		gone := !slices.ContainsFunc(all, func(o Member) bool { return o.Node == c.Node })
+		if gone && (c.Node == m.known.Holder || c.Node == m.doubt.node) {
+			c.Live = false
+			all = append(all, c)
+		}
+	}
+	m.members = all
+	m.considerDrain()
+}
+
+// unwanted says whether this node shall be empty.
 func (m *Machine) unwanted() bool {
 	for _, c := range m.members {
 		if c.Node == m.cfg.Self && c.Drain {
 			return true
 		}
 	}
-	for _, n := range m.taints.Leave {
-		if n == m.cfg.Self {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(m.taints.Leave, m.cfg.Self)
 }
 
 // considerDrain hands over when this node shall be empty. Without a candidate,
