@@ -21,8 +21,9 @@ type suspicion struct {
 	// the last one was: the agent died and its kernel still serves.
 	silent int
 	kernel bool
-	// witness says that somebody else was heard in the last round.
-	witness bool
+	// witness says that somebody else was heard in the last round; alone that
+	// nobody was in some round since the last that counted.
+	witness, alone bool
 	// blocked: its agent lives, something keeps its hellos back.
 	blocked bool
 }
@@ -117,7 +118,12 @@ func (m *Machine) suspectProbed(ev Probed) {
 	default:
 		s.silent, s.kernel = s.silent+1, false
 	}
-	s.witness = ev.Err == "" && (ev.Witness || m.othersUp(s.node))
+	s.witness = ev.Err == "" && m.carrier && (ev.Witness || m.othersUp(s.node))
+	if s.witness && s.alone && s.down != 0 {
+		// Back from a cut of its own: what it missed meanwhile proves nothing.
+		s.down, s.silent = m.now, min(s.silent, 1)
+	}
+	s.alone = !s.witness
 	switch {
 	case m.phase == Claiming && s.kernel && m.now-s.down < m.patience():
 		m.acquit()

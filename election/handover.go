@@ -226,11 +226,8 @@ func (m *Machine) signed() {
 	}
 	m.due.clear(onSign, onSwap, onRead)
 	m.unloop()
-	if m.cfg.Drain > 0 {
-		m.do(Drain{For: m.cfg.Drain + copySpare})
-	} else {
-		m.do(LetGo{})
-	}
+	// Also without a drain time for a second: some have not heard of the target.
+	m.do(Drain{For: max(m.cfg.Drain+copySpare, time.Second)})
 	m.say(GaveUp, Note{Node: m.known.Holder, Cause: m.hand.cause, Took: m.now - m.began})
 	m.woke = m.now
 	m.becomeStandby()

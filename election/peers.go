@@ -47,8 +47,8 @@ func (m *Machine) onPeer(ev Peer) {
 	switch m.phase {
 	case Holding:
 		m.holdingHeard(ev.Node, p, old)
-		if came && m.phase == Holding && !m.sure {
-			m.do(Announce{})
+		if came && m.phase == Holding {
+			m.do(Announce{}) // a part of the wire is back, whose clients may know another holder
 		}
 	case Draining:
 		if ev.Node == m.known.Holder && p.up() && p.say.Phase == Holding && p.say.Transitions == m.known.Transitions {
