@@ -24,8 +24,6 @@ type suspicion struct {
 	// witness says that somebody else was heard in the last round; alone that
 	// nobody was in some round since the last that counted.
 	witness, alone bool
-	// blocked: its agent lives, something keeps its hellos back.
-	blocked bool
 }
 
 // silence is what hellos and taints say of the owner: none (0), late, or down
@@ -72,9 +70,8 @@ func (m *Machine) suspect() {
 	}
 	if s.down == 0 && down != 0 {
 		s.down = down
-		s.blocked = false
 	}
-	if !s.asking && m.due[onProbe] == 0 && !s.blocked {
+	if !s.asking && m.due[onProbe] == 0 {
 		m.askWire()
 	}
 }
@@ -139,7 +136,7 @@ func (m *Machine) suspectProbed(ev Probed) {
 // patience is how long a kernel may answer for a dead agent: the fence, or the
 // time in which a living agent would have renewed the record.
 func (m *Machine) patience() time.Duration {
-	return max(m.cfg.ValidLft, m.cfg.Renew, m.known.Lease/3) + time.Second
+	return max(m.cfg.ValidLft+time.Second, max(m.cfg.Renew, m.known.Lease/3)+2*time.Second)
 }
 
 // weigh claims when all conditions of ownership.md hold, or looks again.
@@ -158,8 +155,7 @@ func (m *Machine) weigh() {
 	case !m.carrier:
 		again(NoWitness, Note{Detail: "own link has no carrier"})
 	case s.kernel && m.age.seen > s.down+time.Second && m.known.Holder == s.node:
-		s.blocked = true
-		m.complain(HelloBlocked, Note{Node: s.node,
+		again(HelloBlocked, Note{Node: s.node,
 			Detail: "it answers and renews its record, but its hellos do not come: is the UDP port blocked, or the key another?"})
 	case s.kernel && m.now-s.down < m.patience():
 		again("", Note{})

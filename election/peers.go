@@ -19,6 +19,8 @@ type peer struct {
 	// idle is since when it is Up and says Standby, well since when it says that
 	// its load balancer serves; 0 is not.
 	idle, well lb.Instant
+	// assured is since when it says that an API server confirms it as holder.
+	assured lb.Instant
 }
 
 // up says whether both nodes hear each other; one hello missed is no silence.
@@ -26,6 +28,12 @@ func (p *peer) up() bool { return p != nil && (p.state == PeerUp || p.state == P
 
 // holds says whether it says that it has the VIPs.
 func (p *peer) holds() bool { return p.up() && (p.say.Phase == Holding || p.say.Phase == Draining) }
+
+// silent says that a peer was heard and is not any more.
+func (m *Machine) silent(node string) bool {
+	p := m.peers[node]
+	return p != nil && p.state == PeerDown
+}
 
 // onPeer takes what the hellos of one node show.
 func (m *Machine) onPeer(ev Peer) {
@@ -42,6 +50,7 @@ func (m *Machine) onPeer(ev Peer) {
 	p.state, p.say, p.heard = ev.State, ev.Say, ev.Heard
 	p.idle = since(p.idle, m.now, p.state == PeerUp && p.say.Phase == Standby)
 	p.well = since(p.well, m.now, p.up() && p.say.Healthy)
+	p.assured = since(p.assured, m.now, p.up() && p.say.Phase == Holding && p.say.API)
 	m.noteUp()
 	m.followHop(ev.Node)
 	switch m.phase {
@@ -200,6 +209,8 @@ func (m *Machine) settleByHello() bool {
 		return false
 	case p.say.Phase != Holding:
 		m.quarrel = quarrel{}
+	case m.provisional && p.assured > m.quarrel.since:
+		m.becomeFenced(Fenced) // an API server has answered the other one
 	case p.say.Transitions > m.known.Transitions,
 		p.say.Transitions == m.known.Transitions && !m.outranks(m.quarrel.with):
 		m.becomeFenced(Fenced)

@@ -258,7 +258,9 @@ func (m *Machine) answerSummons() {
 	}
 	others := slices.DeleteFunc(slices.Clone(m.summon.answers), func(mac string) bool {
 		owner := ownerOf(m.members, mac)
-		return owner == m.cfg.Self || owner != "" && owner == m.known.From
+		// Who handed over still answers; but not with a dead agent, which will not
+		// let go at this node's sign.
+		return owner == m.cfg.Self || owner != "" && owner == m.known.From && !m.silent(owner)
 	})
 	if peer, mac := m.sortAnswers(others); mac != "" || peer != "" {
 		r := Stranger
