@@ -25,7 +25,7 @@ func (m *Machine) forwardTo(node string) {
 func (m *Machine) skip(holder string) {
 	next := ""
 	if p := m.peers[m.forwards]; p != nil {
-		next = p.say.Forwards
+		next = p.onward // a hop that has become the holder forwards to this node by now
 	}
 	if next == m.cfg.Self || next == holder {
 		next = ""

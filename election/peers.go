@@ -19,6 +19,8 @@ type peer struct {
 	// idle is since when it is Up and says Standby, well since when it says that
 	// its load balancer serves; 0 is not.
 	idle, well lb.Instant
+	// onward is where it forwarded to before it forwarded to this node.
+	onward string
 	// assured is since when it says that an API server confirms it as holder.
 	assured lb.Instant
 }
@@ -50,6 +52,9 @@ func (m *Machine) onPeer(ev Peer) {
 	p.state, p.say, p.heard = ev.State, ev.Say, ev.Heard
 	p.idle = since(p.idle, m.now, p.state == PeerUp && p.say.Phase == Standby)
 	p.well = since(p.well, m.now, p.up() && p.say.Healthy)
+	if p.say.Forwards != m.cfg.Self {
+		p.onward = p.say.Forwards
+	}
 	p.assured = since(p.assured, m.now, p.up() && p.say.Phase == Holding && p.say.API)
 	m.noteUp()
 	m.followHop(ev.Node)
