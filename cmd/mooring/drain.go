@@ -119,10 +119,10 @@ func (d drain) write(ctx context.Context, on bool) error {
 // run marks the node and waits until it holds nothing.
 func (d drain) run(ctx context.Context) error {
 	before, _ := d.look(ctx) // without an agent here the mark still counts
+	begun := time.Now()      // before the mark: its node may be quicker than the answer
 	if err := d.write(ctx, true); err != nil {
 		return err
 	}
-	begun := time.Now()
 	vips := strings.Join(before.VIPs, ", ")
 	fmt.Fprintf(d.out, "%s is marked: it takes no VIPs until mooring drain %s --undo\n", d.node, d.node)
 	if before.Holder == d.node {
@@ -187,7 +187,7 @@ func (d drain) empty(r report) bool {
 func (d drain) took(r report, begun time.Time) time.Duration {
 	took := time.Since(begun)
 	for _, m := range r.Moves {
-		if r.Node == d.node && m.Reason == election.GaveUp && m.Took > 0 && !m.At.Before(begun.Add(-time.Second)) {
+		if r.Node == d.node && m.Reason == election.GaveUp && m.Took > 0 && m.At.After(begun) {
 			took = m.Took
 			break // the newest is first
 		}
