@@ -31,8 +31,8 @@ func (m *Machine) deferTo() string {
 		return c
 	}
 	mine := m.bootRank(m.cfg.Self)
-	for name, p := range m.peers {
-		if p.up() && m.bootRank(name) < mine {
+	for _, name := range m.names {
+		if m.peers[name].up() && m.bootRank(name) < mine {
 			return name
 		}
 	}

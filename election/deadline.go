@@ -18,6 +18,7 @@ const (
 	onSign                     // the hand-over's target has not shown itself
 	onSwap                     // a swap has had its time and its answer is missing
 	onForward                  // the forwarding to the old holder has had its time
+	onUnloop                   // a forwarding to the new holder has had its time
 	onPing                     // ask whether the node forwarded to is alive
 	onProbe                    // ask the wire again for a suspected holder
 	onProvisional              // the API server has not answered a claim
@@ -37,7 +38,7 @@ type deadlines [timers]lb.Instant
 // lasting are the deadlines that no change of phase ends.
 func (d *deadlines) lasting() deadlines {
 	var out deadlines
-	for _, t := range []timer{onForward, onPing, onSick, onDrain, onPreempt} {
+	for _, t := range []timer{onForward, onUnloop, onPing, onSick, onDrain, onPreempt} {
 		out[t] = d[t]
 	}
 	return out

@@ -21,6 +21,8 @@ type suspicion struct {
 	// the last one was: the agent died and its kernel still serves.
 	silent int
 	kernel bool
+	// proved is since when enough of them were: the ranks count from here.
+	proved lb.Instant
 	// witness says that somebody else was heard in the last round; alone that
 	// nobody was in some round since the last that counted.
 	witness, alone bool
@@ -114,6 +116,9 @@ func (m *Machine) suspectProbed(ev Probed) {
 		s.silent, s.kernel = 0, true
 	default:
 		s.silent, s.kernel = s.silent+1, false
+		if s.silent == silentProbes {
+			s.proved = m.now
+		}
 	}
 	s.witness = ev.Err == "" && m.carrier && (ev.Witness || m.othersUp(s.node))
 	if s.witness && s.alone && s.down != 0 {
@@ -165,7 +170,7 @@ func (m *Machine) weigh() {
 		again(NoWitness, Note{Detail: "neither gateway nor another candidate answers"})
 	case m.claimant(s.term) != "":
 		again("", Note{})
-	case m.now < s.down+time.Duration(m.place(s.node))*rankStep:
+	case m.now < max(s.down, s.proved)+time.Duration(m.place(s.node))*rankStep:
 		m.askWire()
 	default:
 		m.claimByEvidence()
@@ -280,6 +285,10 @@ func (m *Machine) provisionalSaw(ev Saw) {
 		m.takeRecord()
 	case m.replaced(r) && m.mayTake(r):
 		m.takeRecord()
+	case r.Holder != m.cfg.Self && m.idle(r.Holder):
+		// Another claim was written after all, whose node has yielded to this one.
+		m.base = r
+		m.takeRecord()
 	default:
 		m.believe(r)
 		m.becomeFenced(Fenced)
@@ -302,6 +311,12 @@ func (m *Machine) mayTake(r Record) bool {
 	}
 	m.base = r
 	return true
+}
+
+// idle says whether a node is heard to hold nothing.
+func (m *Machine) idle(node string) bool {
+	p := m.peers[node]
+	return p.up() && p.say.Phase == Standby
 }
 
 // takeRecord swaps the record to this provisional holder, or makes one.

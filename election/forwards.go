@@ -14,7 +14,7 @@ func (m *Machine) forwardTo(node string) {
 	}
 	m.forwards = node
 	m.do(Forward{Node: node})
-	m.due.clear(onForward, onPing)
+	m.due.clear(onForward, onUnloop, onPing)
 	if node != "" {
 		m.due.set(onForward, m.now+m.cfg.Drain)
 	}
@@ -38,9 +38,16 @@ func (m *Machine) skip(holder string) {
 	m.do(Forward{Node: next})
 }
 
+// unloopSoon ends a forwarding to the node that holds now once the last client
+// has heard of it: until then connections that live there still come here. Their
+// frames cannot go to and fro, for none is sent back to where it came from.
+func (m *Machine) unloopSoon() {
+	if m.forwards != "" && m.forwards == m.known.Holder && m.due[onUnloop] == 0 {
+		m.due.set(onUnloop, m.now+lateClients)
+	}
+}
+
 // unloop ends a forwarding to the node that holds now: frames would go round.
-// Not before it holds, for until then clients still come here, also those whose
-// connections live there.
 func (m *Machine) unloop() {
 	if m.forwards != "" && m.forwards == m.known.Holder {
 		m.skip(m.known.Holder)
@@ -76,8 +83,8 @@ func (m *Machine) followHop(node string) {
 	switch p := m.peers[node]; {
 	case p.state == PeerDown:
 		m.do(Ping{Node: node})
-	case p.up() && p.say.Phase == Holding && m.phase != Holding:
-		m.skip(node)
+	case p.up() && p.say.Phase == Holding && m.phase == Standby:
+		m.unloopSoon()
 	default:
 		m.due.clear(onPing)
 	}

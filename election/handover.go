@@ -225,7 +225,7 @@ func (m *Machine) signed() {
 		return
 	}
 	m.due.clear(onSign, onSwap, onRead)
-	m.unloop()
+	m.unloopSoon()
 	// Also without a drain time for a second: some have not heard of the target.
 	m.do(Drain{For: max(m.cfg.Drain+copySpare, time.Second)})
 	m.say(GaveUp, Note{Node: m.known.Holder, Cause: m.hand.cause, Took: m.now - m.began})

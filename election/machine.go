@@ -52,8 +52,9 @@ const (
 	readTimeout  = 200 * time.Millisecond  // of a read that decides
 	ageTimeout   = 1500 * time.Millisecond // of a read that measures the age
 	askAgain     = 300 * time.Millisecond
-	firstClaim   = time.Second           // silence before a Lease is first made
-	rankStep     = 50 * time.Millisecond // between candidates of adjoining rank
+	firstClaim   = time.Second            // silence before a Lease is first made
+	rankStep     = 50 * time.Millisecond  // between candidates of adjoining rank
+	lateClients  = 600 * time.Millisecond // until those who missed the first announcements know
 	idleWait     = 200 * time.Millisecond
 	silentProbes = 3                      // in a row without an answer
 	probeFresh   = 22 * time.Millisecond  // the last question before an address is added
@@ -108,6 +109,7 @@ type Machine struct {
 	shutdown bool
 
 	peers   map[string]*peer
+	names   []string // of peers, sorted: the machine must not know a map's order
 	taints  Taints
 	tainted lb.Instant            // when the taints changed
 	doubt   suspicion             // against the group's owner
@@ -263,6 +265,8 @@ func (m *Machine) fire(t timer) {
 		m.onSwapped(Swapped{To: m.hand.target, Result: SwapUnanswered})
 	case onForward:
 		m.forwardTo("")
+	case onUnloop:
+		m.unloop()
 	case onPing:
 		if m.forwards != "" {
 			m.do(Ping{Node: m.forwards})

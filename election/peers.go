@@ -1,6 +1,7 @@
 package election
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -19,7 +20,7 @@ type peer struct {
 	// idle is since when it is Up and says Standby, well since when it says that
 	// its load balancer serves; 0 is not.
 	idle, well lb.Instant
-	// onward is where it forwarded to before it forwarded to this node.
+	// onward is where it forwarded to before it came to hold again.
 	onward string
 	// assured is since when it says that an API server confirms it as holder.
 	assured lb.Instant
@@ -43,6 +44,7 @@ func (m *Machine) onPeer(ev Peer) {
 	if p == nil {
 		p = &peer{}
 		m.peers[ev.Node] = p
+		m.names = slices.Sorted(maps.Keys(m.peers))
 	}
 	came := ev.State == PeerUp && (p.state == PeerDown || p.state == PeerUnknown)
 	if ev.State != p.state {
@@ -52,7 +54,7 @@ func (m *Machine) onPeer(ev Peer) {
 	p.state, p.say, p.heard = ev.State, ev.Say, ev.Heard
 	p.idle = since(p.idle, m.now, p.state == PeerUp && p.say.Phase == Standby)
 	p.well = since(p.well, m.now, p.up() && p.say.Healthy)
-	if p.say.Forwards != m.cfg.Self {
+	if p.say.Phase == Standby || p.say.Phase == Draining {
 		p.onward = p.say.Forwards
 	}
 	p.assured = since(p.assured, m.now, p.up() && p.say.Phase == Holding && p.say.API)
@@ -98,9 +100,9 @@ func (m *Machine) standbyHeard(p *peer) {
 // been heard otherwise since.
 func (m *Machine) owner() (node string, term int64) {
 	node, term = m.known.Holder, m.known.Transitions
-	for name, p := range m.peers {
-		if (p.say.Phase == Holding || p.say.Phase == Draining) && p.say.Transitions > term {
-			node, term = name, p.say.Transitions
+	for _, name := range m.names {
+		if say := m.peers[name].say; (say.Phase == Holding || say.Phase == Draining) && say.Transitions > term {
+			node, term = name, say.Transitions
 		}
 	}
 	return node, term
@@ -149,8 +151,8 @@ func (m *Machine) sick() bool { return m.ill != 0 && m.now-m.ill >= sickWait }
 // claimant names another candidate that says in its hellos that it claims or
 // holds above a term.
 func (m *Machine) claimant(above int64) string {
-	for name, p := range m.peers {
-		if p.up() && p.say.Phase != Standby && p.say.Transitions > above {
+	for _, name := range m.names {
+		if p := m.peers[name]; p.up() && p.say.Phase != Standby && p.say.Transitions > above {
 			return name
 		}
 	}

@@ -66,7 +66,7 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 		m.becomeStandby()
 	}
 	if v == same && m.known.From == "" && m.known.Holder == m.forwards {
-		m.skip(m.forwards) // it has renewed, so it holds: nothing may lead to it any more
+		m.unloopSoon() // it has renewed, so it holds
 	}
 	m.summon = summons{}
 	if ev.Via == ByRead {
