@@ -138,10 +138,11 @@ func (m *Machine) suspectProbed(ev Probed) {
 	}
 }
 
-// patience is how long a kernel may answer for a dead agent: the fence, or the
-// time in which a living agent would have renewed the record.
+// patience is how long a kernel may answer without a living agent behind it: a
+// renewal that was just written, the time to the next one, and the fence of an
+// agent that died before it.
 func (m *Machine) patience() time.Duration {
-	return max(m.cfg.ValidLft+time.Second, max(m.cfg.Renew, m.known.Lease/3)+2*time.Second)
+	return max(m.cfg.Renew, m.known.Lease/3) + m.cfg.ValidLft + 2*time.Second
 }
 
 // weigh claims when all conditions of ownership.md hold, or looks again.
@@ -245,6 +246,12 @@ func (m *Machine) claimedMeanwhile(ev Saw, v verdict) {
 // goProvisional: the API server is silent, the wire has spoken.
 func (m *Machine) goProvisional() {
 	if m.phase != Claiming || !m.byEvidence || m.won {
+		return
+	}
+	if m.doubt.kernel {
+		// Somebody answers for the VIP: without an API server's word a switch that
+		// answers for the dead looks like a firewall between the living.
+		m.due.set(onProvisional, m.now+claimWait)
 		return
 	}
 	m.becomeProvisional(m.claim)

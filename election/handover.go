@@ -170,7 +170,7 @@ func (m *Machine) drainingSaw(ev Saw, v verdict) {
 		m.undone()
 	case v == successor && r.From == m.cfg.Self:
 		m.becomeDraining(r)
-	case r.From == m.cfg.Self:
+	case r.From == m.cfg.Self, m.hand.yields && r == m.known:
 		m.known.Version = r.Version
 	case v == same:
 		m.believe(r)
@@ -185,6 +185,10 @@ func (m *Machine) drainingSaw(ev Saw, v verdict) {
 // tryNext: no sign in time. The next candidate, or back to this node.
 func (m *Machine) tryNext() {
 	if !m.hand.active {
+		return
+	}
+	if m.hand.yields {
+		m.signed()
 		return
 	}
 	if m.phase == Holding {
@@ -245,6 +249,20 @@ func (m *Machine) onShutdown() {
 			m.onAsk(Ask{Cause: CauseShutdown})
 		}
 	}
+}
+
+// notYet says whether a record's holder is heard to come, and not yet to hold.
+func (m *Machine) notYet(r Record) bool {
+	p := m.peers[r.Holder]
+	return p.up() && (p.say.Phase == Standby || p.say.Phase == Claiming)
+}
+
+// yield goes on answering, mute, for a claim that was written when nobody waited
+// for it any more, until its node holds: half a second at most.
+func (m *Machine) yield(r Record) {
+	m.began, m.provisional = m.now, false
+	m.hand = handover{active: true, yields: true, target: r.Holder, cause: r.Cause, tried: []string{m.cfg.Self, r.Holder}}
+	m.becomeDraining(r)
 }
 
 // obey: another candidate has swapped the record to itself and asks this node,

@@ -66,6 +66,9 @@ func (m *Machine) onAddress(ev AddressIs) {
 	if m.phase == Draining {
 		return
 	}
+	if !m.held && !m.carrier {
+		return // nobody can hear that it holds: no sign for an old holder
+	}
 	if !m.held {
 		m.held = true
 		r := Became
@@ -180,6 +183,8 @@ func (m *Machine) superseded(ev Saw) {
 		// A swap of ours that was not answered was written after all.
 		m.hand.active, m.hand.target = true, r.Holder
 		m.becomeDraining(r)
+	case m.held && m.notYet(r):
+		m.yield(r)
 	default:
 		m.believe(r)
 		m.becomeFenced(Fenced)

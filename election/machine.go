@@ -135,6 +135,7 @@ type handover struct {
 	tried  []string
 	record Record // as last swapped, or tried to
 	lost   int    // swaps refused because the record had changed
+	yields bool   // to a claim, not by an own swap
 }
 
 // quarrel is the time in which a candidate was heard to claim the VIP that this

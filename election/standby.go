@@ -260,7 +260,7 @@ func (m *Machine) answerSummons() {
 		owner := ownerOf(m.members, mac)
 		// Who handed over still answers; but not with a dead agent, which will not
 		// let go at this node's sign.
-		return owner == m.cfg.Self || owner != "" && owner == m.known.From && !m.silent(owner)
+		return owner == m.cfg.Self || owner != "" && owner == m.known.From && !m.silent(owner) || m.drainsHere(owner)
 	})
 	if peer, mac := m.sortAnswers(others); mac != "" || peer != "" {
 		r := Stranger
@@ -277,6 +277,13 @@ func (m *Machine) answerSummons() {
 		cause = CauseNamed
 	}
 	m.becomeHolding(cause)
+}
+
+// drainsHere says whether a node says that it hands this very term over to this
+// node.
+func (m *Machine) drainsHere(node string) bool {
+	p := m.peers[node]
+	return p.up() && p.say.Phase == Draining && p.say.To == m.cfg.Self && p.say.Transitions == m.known.Transitions
 }
 
 // othersAnswer counts candidates that answer for the VIP beside this unsure
