@@ -112,6 +112,8 @@ func (m *Machine) onSwapped(ev Swapped) {
 		// The watch was quicker, and may have shown the target's sign.
 	case ev.Result == SwapWon:
 		m.becomeDraining(m.hand.record)
+	case m.phase == Draining && m.known.term(m.hand.record):
+		// The watch has shown that it was written.
 	case m.phase == Draining:
 		// The API server went away half-way: go on answering, look again.
 		m.unsure = m.now

@@ -174,7 +174,7 @@ func (m *Machine) othersUp(node string) bool {
 // obeyed at once; else the API server decides, and without one the terms.
 func (m *Machine) holdingHeard(node string, p *peer, old Say) {
 	if !p.holds() || p.say.Phase != Holding {
-		if old.Phase == Holding && p.up() && m.quarrel.with == node {
+		if old.Phase == Holding && p.up() {
 			// It has yielded: the last word on the wire is the true holder's.
 			m.quarrel = quarrel{}
 			m.do(Announce{})
@@ -216,7 +216,7 @@ func (m *Machine) settleByHello() bool {
 		return false
 	case p.say.Phase != Holding:
 		m.quarrel = quarrel{}
-	case m.provisional && p.assured > m.quarrel.since:
+	case !m.sure && p.assured > m.quarrel.since:
 		m.becomeFenced(Fenced) // an API server has answered the other one
 	case p.say.Transitions > m.known.Transitions,
 		p.say.Transitions == m.known.Transitions && !m.outranks(m.quarrel.with):
