@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -25,6 +27,19 @@ const (
 	unheardAfter = 15 * time.Second
 )
 
+// helloHelper is the word by which the agent starts itself anew to send its
+// hellos, with all threads in real time: Go's scheduler can hold up a single one.
+const helloHelper = "hello-helper"
+
+// serveHellos is that process: it ends with the agent.
+func serveHellos() int {
+	if err := hello.Serve(boottime); err != nil {
+		fmt.Fprintln(os.Stderr, "mooring", helloHelper+":", err)
+		return 1
+	}
+	return 0
+}
+
 // hellos are the agent's word to the other candidates.
 type hellos struct{ *hello.Loop }
 
@@ -37,7 +52,7 @@ func (n *node) connectPeers() error {
 	c := n.cfg.Hello
 	n.hello = hello.New(hello.Options{
 		Node: n.cfg.Node, Interval: c.Interval, Multiplier: c.Multiplier, Port: c.Port,
-		Now: boottime, Log: n.log, Changed: n.onHello,
+		Now: boottime, Log: n.log, Changed: n.onHello, Helper: helperCommand,
 	})
 	api := n.servers.RESTConfig(0)
 	var err error
@@ -45,10 +60,10 @@ func (n *node) connectPeers() error {
 		return err
 	}
 	if c.KeyFile != "" {
-		return n.readKeys(c.KeyFile)
+		return inKeyFile(n.readKeys(c.KeyFile))
 	}
 	// The key of the last run, for a start without an API server.
-	if err := n.readKeys(n.keysFile()); err != nil && !os.IsNotExist(err) {
+	if err := n.readKeys(n.keysFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		n.log.Warn("kept hello key not read", "err", err)
 	}
 	n.keys, err = kube.NewKeys(api, kube.KeysOptions{
@@ -56,6 +71,9 @@ func (n *node) connectPeers() error {
 	})
 	return err
 }
+
+// helperCommand starts this very program again; a test is another program.
+var helperCommand = []string{"/proc/self/exe", helloHelper}
 
 func (n *node) keysFile() string { return filepath.Join(n.cfg.StateDir, "hello.keys") }
 
@@ -67,10 +85,18 @@ func (n *node) readKeys(path string) error {
 	}
 	keys, err := hello.ParseKeys(string(text))
 	if err != nil {
-		return fmt.Errorf("hello.keyFile: %s: %v", path, err)
+		return fmt.Errorf("%s: %v", path, err)
 	}
 	n.hello.SetKeys(keys)
 	return nil
+}
+
+// inKeyFile says which setting an error is about.
+func inKeyFile(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("hello.keyFile: %w", err)
 }
 
 // followKeys takes new keys from the Secret, or from the file as it changes.
@@ -88,7 +114,7 @@ func (n *node) followKeys(ctx context.Context) error {
 		if now := stampOf(path); now != stamp {
 			stamp = now
 			text := ""
-			if err := n.readKeys(path); err != nil {
+			if err := inKeyFile(n.readKeys(path)); err != nil {
 				text = err.Error() + "; the keys read before stay in force"
 				n.log.Error("hello keys not taken over", "err", err)
 			}
@@ -163,7 +189,7 @@ func (n *node) candidates() []election.Member {
 	}
 	for _, p := range n.cfg.Peers {
 		known := slices.ContainsFunc(all, func(m election.Member) bool { return m.Node == p.Node })
-		if m := (election.Member{Node: p.Node, Addrs: []string{p.Addr.String()}, Live: true, Priority: n.cfg.Priority}); !known && p.Node != n.cfg.Node {
+		if m := (election.Member{Node: p.Node, Addrs: []string{p.Addr.String()}, Live: true, Priority: 100}); !known && p.Node != n.cfg.Node {
 			if p.MAC != "" {
 				m.MACs = []string{p.MAC}
 			}

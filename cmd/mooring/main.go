@@ -58,6 +58,9 @@ func run() int {
 		fmt.Print(usage)
 		return 0
 	}
+	if os.Args[1] == helloHelper {
+		return serveHellos()
+	}
 	cmd, ok := commands()[os.Args[1]]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "mooring: unknown command %q\n\n%s", os.Args[1], usage)
