@@ -100,6 +100,16 @@ func (m *Machine) askWire() {
 	m.do(Probe{Quick: true})
 }
 
+// askOn sends the next probe: at once after a silent one, which has had its time,
+// else not before that time is over.
+func (m *Machine) askOn() {
+	if !m.doubt.kernel {
+		m.askWire()
+		return
+	}
+	m.due.set(onProbe, max(m.now, m.doubt.asked+claimWait))
+}
+
 // suspectProbed takes a probe's result: conditions (b) and (c).
 func (m *Machine) suspectProbed(ev Probed) {
 	s := &m.doubt
@@ -132,7 +142,7 @@ func (m *Machine) suspectProbed(ev Probed) {
 	case m.phase == Claiming && m.won:
 		m.becomeHolding(m.claim.Cause)
 	case m.phase == Claiming:
-		m.askWire() // so that the last question is young when the address is added
+		m.askOn() // so that the last question is young when the address is added
 	default:
 		m.weigh()
 	}
@@ -157,7 +167,7 @@ func (m *Machine) weigh() {
 	switch {
 	case s.node == "" || m.phase != Standby || m.shutdown:
 	case s.down == 0:
-		m.askWire()
+		m.askOn()
 	case !m.carrier:
 		again(NoWitness, Note{Detail: "own link has no carrier"})
 	case s.kernel && m.age.seen > s.down+time.Second && m.known.Holder == s.node:

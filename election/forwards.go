@@ -77,6 +77,10 @@ const maxHops = 8
 // followHop watches the node that is forwarded to: an agent may end while its
 // kernel goes on serving, so its silence is no death; the wire is asked.
 func (m *Machine) followHop(node string) {
+	if m.peers[node].state == PeerDown && m.forwards != "" && !m.opens(m.forwards) {
+		m.forwardTo("") // a ring that nobody else can open any more
+		return
+	}
 	if node != m.forwards || node == "" {
 		return
 	}

@@ -232,8 +232,11 @@ func (m *Machine) signed() {
 	}
 	m.due.clear(onSign, onSwap, onRead)
 	m.unloopSoon()
-	// Also without a drain time for a second: some have not heard of the target.
-	m.do(Drain{For: max(m.cfg.Drain+copySpare, time.Second)})
+	keep := m.cfg.Drain + copySpare
+	if m.cfg.Drain == 0 {
+		keep = time.Second // some have not heard of the target
+	}
+	m.do(Drain{For: keep})
 	m.say(GaveUp, Note{Node: m.known.Holder, Cause: m.hand.cause, Took: m.now - m.began})
 	m.woke = m.now
 	m.becomeStandby()

@@ -16,7 +16,7 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
-// Options are what an agent is made of; all are required but Witnesses.
+// Options are what an agent is made of; all are required but Witnesses and Forwards.
 type Options struct {
 	Machine election.Config
 	// VIPs of the group, each on its link.
@@ -78,8 +78,9 @@ type Agent struct {
 	wished   atomic.Uint64 // sequence number of the newest address wish
 	leaving  bool          // the machine is done: every further wish may be the last
 	forward  forwarding
+	carried  uint64 // sequence number of the forwarding in the newest address wish
 	arming   sync.Mutex
-	armed    uint64 // sequence number of the newest forwarding carried out
+	armed    atomic.Uint64 // sequence number of the newest forwarding carried out, or under way
 	known    atomic.Pointer[[]election.Member]
 	last     lb.Holding // the newest address wish
 	status   atomic.Pointer[Status]
@@ -247,11 +248,10 @@ func (a *Agent) step(ev election.Event) {
 		a.peers[ev.Node] = ev
 	}
 	armed := a.forward.seq
-	wished := a.wished.Load()
 	for _, act := range a.machine.Step(a.opt.Now(), ev) {
 		a.carryOut(act)
 	}
-	if a.forward.seq != armed && a.wished.Load() == wished {
+	if a.forward.seq != armed && a.forward.seq != a.carried {
 		a.fwd.post(a.forward)
 	}
 	if say := a.machine.Say(); say != a.said || !a.spoken {
@@ -299,7 +299,7 @@ func (a *Agent) carryOut(act election.Action) {
 // wish posts what the links shall hold; the forwards go in before an address.
 func (a *Agent) wish(h lb.Holding) {
 	seq := a.wished.Add(1)
-	a.last = h
+	a.last, a.carried = h, a.forward.seq
 	a.address.post(addressWish{seq: seq, hold: h, forward: a.forward, last: a.leaving})
 }
 

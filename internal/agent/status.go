@@ -189,7 +189,7 @@ func (a *Agent) note(n election.Note) {
 // provoked says whether others can make this node decide so again and again.
 func provoked(r election.Reason) bool {
 	switch r {
-	case election.Foreign, election.PeerClaim, election.Repaired, election.AddressBack, election.MoveDropped:
+	case election.Foreign, election.PeerClaim, election.Repaired, election.AddressBack:
 		return true
 	default:
 		return false

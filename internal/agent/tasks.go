@@ -17,10 +17,12 @@ func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
 	}
 	if len(w.hold.Addresses) == 0 {
 		// Letting go waits for nothing, so not for nft either.
+		text := ""
 		if _, err := a.opt.Addresses.Set(ctx, w.hold); err != nil {
+			text = "the VIPs were not given up as wanted: " + err.Error()
 			a.opt.Log.Error("VIPs not given up as wanted", "err", err)
-			a.opt.Complain("drain", "the last hand-over: "+err.Error())
 		}
+		a.opt.Complain("drain", text)
 		a.setForward(ctx, w.forward)
 		return
 	}
@@ -38,12 +40,15 @@ func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
 // setForward reports a refusal and goes on: without forwarding a move still loses
 // no new connection. Two tasks come here; an older wish does not undo a newer.
 func (a *Agent) setForward(ctx context.Context, f forwarding) {
+	if f.seq <= a.armed.Load() {
+		return // also when it is under way: no refresh waits for nft
+	}
 	a.arming.Lock()
 	defer a.arming.Unlock()
-	if f.seq <= a.armed {
+	if f.seq <= a.armed.Load() {
 		return
 	}
-	a.armed = f.seq
+	a.armed.Store(f.seq)
 	text := ""
 	if err := a.opt.Addresses.Forward(ctx, f.all); err != nil {
 		text = "connections made before the last move have ended with it: " + err.Error()
@@ -64,9 +69,16 @@ func (a *Agent) askNode(ctx context.Context, node string) {
 			}
 		}
 	}
-	answers, err := a.opt.Addresses.Probe(ctx, addrs, false)
 	// What cannot be asked is not dead.
-	a.Deliver(election.Pinged{Node: node, Alive: len(answers) > 0 || err != nil})
+	ev := election.Pinged{Node: node, Alive: true}
+	if len(addrs) > 0 {
+		answers, err := a.opt.Addresses.Probe(ctx, addrs, false)
+		// The gateway may have been asked too: its answer says nothing of the node.
+		ev.Alive = err != nil || slices.ContainsFunc(answers, func(an lb.Answer) bool {
+			return slices.ContainsFunc(addrs, func(own lb.Address) bool { return own.IP == an.IP })
+		})
+	}
+	a.Deliver(ev)
 }
 
 // askWire probes for the VIPs and the witnesses at once.
