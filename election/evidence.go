@@ -173,7 +173,8 @@ func (m *Machine) weigh() {
 	case s.kernel && m.age.seen > s.down+time.Second && m.known.Holder == s.node:
 		again(HelloBlocked, Note{Node: s.node,
 			Detail: "it answers and renews its record, but its hellos do not come: is the UDP port blocked, or the key another?"})
-	case s.kernel && m.now-s.down < m.patience():
+	case s.kernel && (m.now-s.down < m.patience() || m.age.at(m.now) < m.patience()):
+		// A record that nobody could renew proves nothing: its age is counted by reads.
 		again("", Note{})
 	case !s.kernel && s.silent < silentProbes:
 		m.askWire()

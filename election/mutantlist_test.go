@@ -16,9 +16,15 @@ var mutants = []mutant{
 	{"cut-off node claims", []edit{{"evidence.go", "	case !s.witness:\n", "	case false:\n"}}},
 	{"probe skipped", []edit{{"evidence.go", "	case !s.kernel && s.silent < silentProbes:\n", "	case false:\n"}}},
 	{"answers ignored", []edit{{"evidence.go", "	case peer != \"\":\n		s.silent, s.kernel = 0, true\n", "	case peer != \"\" && false:\n"}}},
-	{"firewall taken for death", []edit{{"evidence.go", "	case s.kernel && m.age.seen > s.down+time.Second && m.known.Holder == s.node:\n", "	case false:\n"}}},
+	{"a blocked hello is a death", []edit{
+		{"evidence.go", "	case s.kernel && m.age.seen > s.down+time.Second && m.known.Holder == s.node:\n", "	case false:\n"},
+		{"evidence.go", "func (m *Machine) patience() time.Duration {\n", "func (m *Machine) patience() time.Duration {\n	if true {\n		return 0\n	}\n"},
+	}},
 	{"age alone suffices", []edit{{"standby.go", "	case peer != \"\" && m.age.at(m.read) < 2*m.lease():\n", "	case false:\n"}}},
-	{"hung servers prove an age", []edit{{"deadline.go", "func (a *ageing) failed() { a.broken, a.since = true, 0 }", "func (a *ageing) failed() {}"}}},
+	{"hung servers prove an age", []edit{
+		{"deadline.go", "func (a *ageing) failed() { a.broken, a.since = true, 0 }", "func (a *ageing) failed() {}"},
+		{"deadline.go", "	gap := a.since != 0 && a.last != 0 &&", "	gap := false && a.last != 0 &&"},
+	}},
 	{"dead target waited for", []edit{{"handover.go", "	m.due.set(onSign, m.now+signWait)\n	// An announcement", "	// An announcement"}}},
 	{"sign before the address", []edit{{"peers.go", "p.up() && p.say.Phase == Holding && p.say.Transitions == m.known.Transitions {\n			m.signed()", "p.up() && p.say.Transitions == m.known.Transitions {\n			m.signed()"}}},
 	{"release before delete", []edit{{"holding.go", "	m.do(LetGo{})\n	m.say(why,", "	m.say(why,"}}},
@@ -30,7 +36,6 @@ var mutants = []mutant{
 	{"hello's term ignored", []edit{{"peers.go", "	case p.say.Transitions > m.known.Transitions,\n", "	case false,\n"}}},
 	{"quarrel never settled", []edit{{"machine.go", "	if m.phase == Holding && m.quarrel.with != \"\" {\n		m.settleQuarrel()", "	if false {\n		m.settleQuarrel()"}}},
 	{"successor ignored", []edit{{"holding.go", "	case successor:\n		m.superseded(ev)\n", "	case successor:\n"}}},
-	{"old news believed", []edit{{"holding.go", "	if ev.Via == ByWatch || m.sure || ev.Begun <= m.unsure {", "	if m.sure {"}}},
 	{"bootstrap over a holder", []edit{{"bootstrap.go", "	case len(ev.Answers) > 0:\n", "	case false:\n"}}},
 	{"waits for the API", []edit{{"evidence.go", "m.now+claimTime)\n	m.due.set(onProvisional, m.now+claimWait)", "m.now+claimTime)\n	m.due.set(onProvisional, m.now+4*time.Second)"}}},
 	{"preempts unasked", []edit{

@@ -17,7 +17,6 @@ type client struct {
 	w     *world
 	id    int
 	arp   int
-	last  int // whose announcement it heard last
 	conns []*conn
 	// missed: the last announcement was lost.
 	missed bool
@@ -40,7 +39,7 @@ type conn struct {
 
 // hear takes an announcement.
 func (c *client) hear(n *node) {
-	c.arp, c.last = n.id, n.id
+	c.arp = n.id
 }
 
 // look notes outages and follows the connections.

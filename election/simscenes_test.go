@@ -297,7 +297,16 @@ func freezeScene(w *world, h *node) {
 	}
 	w.lateTakeover(works)
 	w.apiBack()
+	if w.fault != "" || w.wire.mask == 0 {
+		return
+	}
+	// Not for an instant two, and no frame of the one that slept.
+	w.expect(promise{name: "I1", still: w.wire.mask})
+	frames := h.frames
 	w.comesBack(h, "thaws", h.thaw)
+	if h.frames != frames {
+		w.broken("I1", "%s announces the VIP after it slept past its fence", h.name)
+	}
 }
 
 // pauseScene is a hypervisor that stops a node with its clock: when it goes on
@@ -346,6 +355,16 @@ func apiHolderScene(w *world, h *node) {
 	w.rules.harm()
 	w.setAPI([]apiMode{apiRefuse, apiHang}[w.rnd.IntN(2)], h)
 	w.expect(promise{name: "I4", still: w.wire.mask, unbroken: true})
+	if w.odds(2) { // and for a while for all: what nobody could write proves nothing
+		w.pass(w.between(7*time.Second, 12*time.Second))
+		w.title("the API servers hang for all")
+		w.setAPI(apiHang, nil)
+		w.pass(w.between(2*time.Second, 20*time.Second))
+		w.title("the API servers are away for %s only", h.name)
+		w.rules.harm()
+		w.setAPI(apiUp, nil)
+		w.pass(w.cfg.Renew)
+	}
 	w.pass(w.between(time.Second, 2*w.cfg.Lease-w.cfg.Renew-time.Second))
 	w.expect(promise{name: "I6", unbroken: true, both: bothBound, alive: w.cfg.Drain > 0})
 	w.client.reopen()

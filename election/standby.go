@@ -33,6 +33,9 @@ func (m *Machine) missed() time.Duration { return m.cfg.Renew + m.cfg.Renew/4 }
 // standbySaw follows the record, measures its age and answers its summons.
 func (m *Machine) standbySaw(ev Saw, v verdict) {
 	version := ""
+	if v == damage && m.recreated(ev.View) {
+		v = successor
+	}
 	if v == same || v == successor {
 		m.believe(ev.View.Record)
 		version = m.known.Version
@@ -73,6 +76,14 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 		m.age.answered(m.now, ev.Begun)
 		m.considerBackstop(ev.Begun)
 	}
+}
+
+// recreated says whether a deleted Lease was made anew by a node that is heard
+// to hold by it, with fewer transitions than the old one had.
+func (m *Machine) recreated(v View) bool {
+	p := m.peers[v.Record.Holder]
+	return v.Sound && v.Candidate && v.Record.UID != m.known.UID && p.holds() &&
+		p.say.Transitions == v.Record.Transitions && !m.peers[m.known.Holder].holds()
 }
 
 // considerBackstop claims a record that nobody has renewed for leaseDuration,
