@@ -61,7 +61,7 @@ func standbyScene(w *world, h *node) {
 	w.expect(promise{name: "I7", still: w.wire.mask, unbroken: true})
 	what := w.rnd.IntN(6)
 	w.title("%s: %s", n.name, [...]string{"loses power", "is killed", "freezes", "is paused", "has no API server", "loses its member Lease"}[what])
-	end := func() {}
+	var end func()
 	switch what {
 	case 0:
 		n.powerOff()
