@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export CGO_ENABLED ?= 0
 E2E = cd e2e && go
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
-.PHONY: build setup test test-unit test-race test-lab lint vuln bench demo image
+.PHONY: build setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench demo image
 
 # The binary, bin/mooring.
 build:
@@ -15,15 +15,25 @@ setup:
 	@sh e2e/setup.sh
 
 # Everything: unit and namespace tests under the race detector, real control planes.
-test: setup test-race test-lab
+test: setup test-race test-sim test-lab
 
-# Pure packages and those that need only this machine's kernel and HAProxy, quickly.
+# Without the race detector, quickly.
 test-unit:
 	go vet ./... && go test -count=1 ./...
 
 # The same under the race detector.
 test-race:
 	go vet ./... && CGO_ENABLED=1 go test -race -count=1 -timeout 15m ./...
+
+# The ownership protocol, simulated: 5,000 seeded stories of faults; soak: 200,000.
+test-sim:
+	go test -count=1 -timeout 10m ./election -run TestSoak -soak 5000
+soak:
+	go test -count=1 -timeout 120m ./election -run TestSoak -soak 200000
+
+# Seeded bugs, each of which the simulation must find.
+mutants:
+	go test -count=1 -timeout 60m -v ./election -run TestMutants -mutants
 
 # Stories on real control planes; builds Kubernetes the first time.
 test-lab:

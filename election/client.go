@@ -2,6 +2,8 @@ package election
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	coordination "k8s.io/api/coordination/v1"
@@ -10,7 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/retry"
 )
 
 var (
@@ -92,6 +96,48 @@ func (e *Elector) Leave(ctx context.Context) error {
 	e.leaving.Store(true) // also for the renewals still to come
 	_, err := e.writeMember(ctx, nil)
 	return err
+}
+
+// SetDrain marks a node's member Lease, or unmarks it: a marked node hands its
+// group over and takes none. The error of a node that has no member Lease names
+// those that have.
+func SetDrain(ctx context.Context, config *rest.Config, namespace, node string, on bool) error {
+	c, err := coordinationclient.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("client for Leases: %v", err)
+	}
+	leases := c.Leases(namespace)
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		l, err := leases.Get(ctx, memberName+node, meta.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return fmt.Errorf("no agent runs on a node %q: known are %s", node, strings.Join(memberNames(ctx, leases), ", "))
+		}
+		if err != nil {
+			return err
+		}
+		value := ""
+		if on {
+			value = "true"
+		}
+		l.Annotations = with(l.Annotations, annDrain, value)
+		_, err = leases.Update(ctx, l, updateOptions)
+		return err
+	})
+}
+
+// memberNames lists the nodes that have a member Lease.
+func memberNames(ctx context.Context, leases coordinationclient.LeaseInterface) []string {
+	var out []string
+	all, err := leases.List(ctx, meta.ListOptions{})
+	if err != nil {
+		return []string{"(" + err.Error() + ")"}
+	}
+	for i := range all.Items {
+		if m, ok := toMember(&all.Items[i]); ok {
+			out = append(out, m.Node)
+		}
+	}
+	return out
 }
 
 // Acquired is when the holder now known took the group, by the clock of the

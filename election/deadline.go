@@ -17,8 +17,16 @@ const (
 	onClaim                    // the permission to claim ends
 	onSign                     // the hand-over's target has not shown itself
 	onSwap                     // a swap has had its time and its answer is missing
-	onLinger                   // flows that were under way have had their time
-	onForward                  // and so has the forwarding to the old holder
+	onForward                  // the forwarding to the old holder has had its time
+	onUnloop                   // a forwarding to the new holder has had its time
+	onPing                     // ask whether the node forwarded to is alive
+	onProbe                    // ask the wire again for a suspected holder
+	onProvisional              // the API server has not answered a claim
+	onIdle                     // the record's holder says that it holds nothing
+	onBoot                     // no API server has answered since the start
+	onSick                     // the own load balancer has not served for a while
+	onDrain                    // this node shall be empty
+	onPreempt                  // look for a better-ranked candidate
 	onRepair                   // the record may be written again
 	onCarrierLost              // the link has been down for a while
 	timers
@@ -26,6 +34,15 @@ const (
 
 // deadlines are the machine's pending timers; zero is none.
 type deadlines [timers]lb.Instant
+
+// lasting are the deadlines that no change of phase ends.
+func (d *deadlines) lasting() deadlines {
+	var out deadlines
+	for _, t := range []timer{onForward, onUnloop, onPing, onSick, onDrain, onPreempt} {
+		out[t] = d[t]
+	}
+	return out
+}
 
 // set replaces a pending timer; clear forgets some.
 func (d *deadlines) set(t timer, at lb.Instant) { d[t] = at }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
 
 	"mooring.dev/mooring/internal/lb"
@@ -50,11 +51,12 @@ type Options struct {
 // Elector reads and writes one group's Lease and this node's member Lease as a
 // Machine wants it. It decides nothing.
 type Elector struct {
-	opt     Options
-	client  coordinationclient.LeaseInterface
-	leases  *leases
-	wish    atomic.Pointer[Lock]
-	writing sync.Mutex
+	opt    Options
+	client coordinationclient.LeaseInterface
+	leases *leases
+	wish   atomic.Pointer[Lock]
+	// writing holds a token while a write is under way.
+	writing chan struct{}
 	// tasks are requests of Do; Run carries them out.
 	tasks   chan func(context.Context)
 	leaving atomic.Bool
@@ -77,7 +79,7 @@ func NewElector(opt Options) (*Elector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for Leases: %v", err)
 	}
-	e := &Elector{opt: opt, client: c.Leases(opt.Namespace), tasks: make(chan func(context.Context), 16)}
+	e := &Elector{opt: opt, client: c.Leases(opt.Namespace), tasks: make(chan func(context.Context), 16), writing: make(chan struct{}, 1)}
 	e.leases = newLeases(opt.Now, opt.Group, opt.Deliver)
 	e.leases.resolve = e.resolve
 	e.wish.Store(&Lock{})
@@ -120,6 +122,10 @@ func (e *Elector) Do(a Action) {
 		}
 		if a.Mode == LockRenew && old.Mode != LockRenew {
 			e.renewNow()
+		}
+		if a.Mode == LockClaim {
+			// At once, as the LeaderElector would do at its next look.
+			e.enqueue(func(ctx context.Context) { _ = (&lock{e}).Update(ctx, resourcelock.LeaderElectionRecord{}) })
 		}
 	case Read:
 		e.readSoon(a.Timeout)
@@ -285,8 +291,8 @@ func (e *Elector) repair(ctx context.Context, r Record) {
 // would steal the group back.
 func (e *Elector) swap(ctx context.Context, a Swap) {
 	<-e.stopElector()
-	e.writing.Lock()
-	defer e.writing.Unlock()
+	e.writing <- struct{}{}
+	defer func() { <-e.writing }()
 	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
 	defer cancel()
 	base, _ := e.leases.last()

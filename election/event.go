@@ -6,6 +6,39 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
+// PeerState is what the hellos of another node say of it (election/hello).
+type PeerState uint8
+
+// The states. Only a peer that was Up can be Late or Down: a firewall is no death.
+const (
+	PeerUnknown PeerState = iota // never heard since this agent's start
+	PeerUp                       // both hear each other
+	PeerLate                     // a hello is missing
+	PeerDown                     // three are
+)
+
+// String names the state.
+func (s PeerState) String() string { return [...]string{"unknown", "up", "late", "down"}[s] }
+
+// Say is what a node says of the group in each of its hellos.
+type Say struct {
+	Phase Phase
+	// Transitions is the term that it holds or claims, else the newest it knows;
+	// a provisional claim counts as the claimed term + 1, one at bootstrap as 0.
+	Transitions int64
+	// From is the holder that this node asks to drain: it took the record over in
+	// a planned move that the holder, without API servers, cannot see.
+	From string
+	// To is whom a Draining node hands over to.
+	To string
+	// Forwards is the node to which it forwards frames of flows it does not know.
+	Forwards string
+	// Healthy: its own load balancer serves.
+	Healthy bool
+	// API: an API server has answered it lately.
+	API bool
+}
+
 // Event is something that happened, the only input of Machine.Step.
 type Event interface{ event() }
 
@@ -31,6 +64,9 @@ type (
 		// Last is the record remembered on disk, if Known.
 		Last  Record
 		Known bool
+		// Forwards is the node to which an earlier run forwards, Until when.
+		Forwards string
+		Until    lb.Instant
 		// SameBoot says that Last was written since this boot.
 		SameBoot bool
 	}
@@ -59,8 +95,33 @@ type (
 		Answers []string // MACs
 		Witness bool
 		Begun   lb.Instant
-		Err     string
+		// Asked is when the last of its probes was sent.
+		Asked lb.Instant
+		// Quick says that it answers a Quick probe.
+		Quick bool
+		Err   string
 	}
+	// Peer is another node as its hellos show it, at each change of its state or
+	// of what it says. Heard is when its last hello came.
+	Peer struct {
+		Node  string
+		State PeerState
+		Say   Say
+		Heard lb.Instant
+	}
+	// Pinged says whether the wire knows a node's own address.
+	Pinged struct {
+		Node  string
+		Alive bool
+	}
+	// Rival is a host that asks for a VIP as one does who wants to take it (RFC
+	// 5227 §2.1.1 probe).
+	Rival struct{ MAC string }
+	// Health is whether this node's own load balancer serves.
+	Health struct{ OK bool }
+	// Taints are nodes that the cluster's operators have declared out of service
+	// (they are dead for sure), or to be emptied.
+	Taints struct{ Out, Leave []string }
 	// Claimed is a frame in which another host says it has a VIP of the group.
 	Claimed struct{ MAC string }
 	// Swapped is the result of a Swap.
@@ -90,6 +151,11 @@ func (AddressGone) event() {}
 func (Probed) event()      {}
 func (Claimed) event()     {}
 func (Swapped) event()     {}
+func (Peer) event()        {}
+func (Pinged) event()      {}
+func (Rival) event()       {}
+func (Health) event()      {}
+func (Taints) event()      {}
 func (Carrier) event()     {}
 func (Ask) event()         {}
 func (Shutdown) event()    {}
@@ -134,10 +200,16 @@ type (
 	}
 	// LetGo deletes them, at once.
 	LetGo struct{}
+	// Drain takes them from their links and leaves mute copies on lo, for For, so
+	// that connections made before a hand-over live on.
+	Drain struct{ For time.Duration }
 	// Announce sends one announcement, in defence.
 	Announce struct{}
-	// Probe asks the wire for the VIPs and the witnesses.
-	Probe struct{}
+	// Probe asks the wire for the VIPs and the witnesses: three times in 60 ms, or
+	// Quick, once.
+	Probe struct{ Quick bool }
+	// Ping asks the wire for a node's own address.
+	Ping struct{ Node string }
 	// Read reads the record from an API server (quorum), within Timeout.
 	Read struct{ Timeout time.Duration }
 	// Lock sets what the elector may write.
@@ -156,12 +228,8 @@ type (
 		Timeout time.Duration
 	}
 	// Forward sends frames of flows that this node does not know to Node, the
-	// old holder, while a hand-over ends; an empty Node stops it.
-	// Mute: this node is the old holder and says nothing of the VIPs any more.
-	Forward struct {
-		Node string
-		Mute bool
-	}
+	// old holder; an empty Node stops it.
+	Forward struct{ Node string }
 	// Remember keeps the record on disk.
 	Remember struct{ Record Record }
 	// Note is a decision, for people.
@@ -181,6 +249,8 @@ type (
 
 func (Hold) action()     {}
 func (LetGo) action()    {}
+func (Drain) action()    {}
+func (Ping) action()     {}
 func (Announce) action() {}
 func (Probe) action()    {}
 func (Read) action()     {}
@@ -219,4 +289,6 @@ const (
 	HandingOver    Reason = "HandingOver"      // swapped the record to the target
 	NamedByRecord  Reason = "NamedByRecord"    // takes over as the record says
 	ClaimAbandoned Reason = "ClaimAbandoned"   // a claim ended without the swap
+	HelloBlocked   Reason = "HelloBlocked"     // a living holder's hellos do not come
+	NoForwarding   Reason = "NoForwarding"     // the chain of old holders comes back here
 )

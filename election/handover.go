@@ -13,6 +13,13 @@ func (m *Machine) onAsk(ev Ask) {
 	case m.phase != Holding:
 		drop("this node does not hold the group")
 		return
+	case m.provisional && !m.shutdown:
+		drop("no API server confirms this node")
+		return
+	case m.provisional:
+		m.hand.cause = ev.Cause
+		m.nobody()
+		return
 	case m.hand.active:
 		drop("another move is under way")
 		return
@@ -35,15 +42,20 @@ func (m *Machine) onAsk(ev Ask) {
 	m.swapTo(m.hand.target)
 }
 
-// live says whether a node could take over now, as far as its member Lease tells.
+// live says whether a node could take over now, as far as is known.
 func (m *Machine) live(node string) bool {
-	return slices.ContainsFunc(m.members, func(c Member) bool { return c.Node == node && c.Live })
+	return slices.ContainsFunc(m.members, func(c Member) bool { return c.Node == node && m.present(c) })
 }
 
-// bestUntried is the best-ranked live candidate this hand-over has not tried.
+// bestUntried is the best-ranked live candidate this hand-over has not tried;
+// one whose load balancer does not serve comes last.
 func (m *Machine) bestUntried() string {
+	untried := func(node string) bool { return !slices.Contains(m.hand.tried, node) }
+	if best := m.bestWell(untried); best != "" {
+		return best
+	}
 	for _, c := range Ranked(m.cfg.Group, m.members) {
-		if c.Live && !slices.Contains(m.hand.tried, c.Node) {
+		if m.present(c) && untried(c.Node) {
 			return c.Node
 		}
 	}
@@ -85,8 +97,6 @@ func (m *Machine) onSwapped(ev Swapped) {
 	}
 	m.due.clear(onSwap)
 	switch {
-	case ev.Result != SwapWon && m.due[onLinger] != 0:
-		// The target before this one has shown itself meanwhile.
 	case ev.Result == SwapLost:
 		// A conflict decides nothing: read, then try again or give in.
 		m.hand.lost++
@@ -102,6 +112,8 @@ func (m *Machine) onSwapped(ev Swapped) {
 		// The watch was quicker, and may have shown the target's sign.
 	case ev.Result == SwapWon:
 		m.becomeDraining(m.hand.record)
+	case m.phase == Draining && m.known.term(m.hand.record):
+		// The watch has shown that it was written.
 	case m.phase == Draining:
 		// The API server went away half-way: go on answering, look again.
 		m.unsure = m.now
@@ -139,8 +151,7 @@ func (m *Machine) becomeDraining(r Record) {
 	}
 	m.hand.target = r.Holder
 	m.say(HandingOver, Note{Node: r.Holder, Cause: r.Cause})
-	m.unmute()
-	m.due.clear(onLease, onRead, onRepair, onLinger)
+	m.due.clear(onLease, onRead, onRepair)
 	m.due.set(onSign, m.now+signWait)
 	// An announcement that is due would call back the target's first clients.
 	m.do(Lock{Mode: LockClosed})
@@ -162,7 +173,7 @@ func (m *Machine) drainingSaw(ev Saw, v verdict) {
 		m.undone()
 	case v == successor && r.From == m.cfg.Self:
 		m.becomeDraining(r)
-	case r.From == m.cfg.Self:
+	case r.From == m.cfg.Self, m.hand.yields && r == m.known:
 		m.known.Version = r.Version
 	case v == same:
 		m.believe(r)
@@ -177,6 +188,10 @@ func (m *Machine) drainingSaw(ev Saw, v verdict) {
 // tryNext: no sign in time. The next candidate, or back to this node.
 func (m *Machine) tryNext() {
 	if !m.hand.active {
+		return
+	}
+	if m.hand.yields {
+		m.signed()
 		return
 	}
 	if m.phase == Holding {
@@ -199,8 +214,7 @@ func (m *Machine) undone() {
 	m.phase, m.sure, m.held = Holding, true, true
 	cause := m.hand.cause
 	m.hand = handover{}
-	m.unmute()
-	m.due.clear(onSign, onSwap, onLinger, onRead)
+	m.due.clear(onSign, onSwap, onRead)
 	m.due.set(onLease, m.now+m.cfg.Lease-time.Second)
 	m.say(MoveUndone, Note{Cause: cause})
 	m.refresh()
@@ -211,12 +225,19 @@ func (m *Machine) undone() {
 	m.relock()
 }
 
-// letGo ends a hand-over: the target answers, and flows under way had time.
-func (m *Machine) letGo() {
+// signed ends a hand-over: the target has shown that it answers, by its hello,
+// its first renewal or by announcing the VIP. Connections made here live on.
+func (m *Machine) signed() {
 	if m.phase != Draining {
 		return
 	}
-	m.do(LetGo{})
+	m.due.clear(onSign, onSwap, onRead)
+	m.unloopSoon()
+	keep := m.cfg.Drain + copySpare
+	if m.cfg.Drain == 0 {
+		keep = time.Second // some have not heard of the target
+	}
+	m.do(Drain{For: keep})
 	m.say(GaveUp, Note{Node: m.known.Holder, Cause: m.hand.cause, Took: m.now - m.began})
 	m.woke = m.now
 	m.becomeStandby()
@@ -236,19 +257,28 @@ func (m *Machine) onShutdown() {
 	}
 }
 
-// unmute: a sign did not last, this node answers again.
-func (m *Machine) unmute() {
-	if m.due[onLinger] != 0 {
-		m.do(Forward{})
-	}
+// notYet says whether a record's holder is heard to come, and not yet to hold.
+func (m *Machine) notYet(r Record) bool {
+	p := m.peers[r.Holder]
+	return p.up() && (p.say.Phase == Standby || p.say.Phase == Claiming)
 }
 
-// signed: the target has shown that it answers, by its first renewal or by
-// announcing the VIP.
-func (m *Machine) signed() {
-	m.due.clear(onSign, onSwap, onRead)
-	if m.due[onLinger] == 0 {
-		m.due.set(onLinger, m.now+lingerFor)
-		m.do(Forward{Mute: true})
-	}
+// yield goes on answering, mute, for a claim that was written when nobody waited
+// for it any more, until its node holds: half a second at most.
+func (m *Machine) yield(r Record) {
+	m.began, m.provisional = m.now, false
+	m.hand = handover{active: true, yields: true, target: r.Holder, cause: r.Cause, tried: []string{m.cfg.Self, r.Holder}}
+	m.becomeDraining(r)
+}
+
+// obey: another candidate has swapped the record to itself and asks this node,
+// which reaches no API server, to drain. Its hello is the sign as well.
+func (m *Machine) obey(node string, s Say) {
+	m.began = m.now
+	m.hand = handover{active: true, target: node, cause: CauseStale, tried: []string{m.cfg.Self, node}}
+	r := m.known
+	r.Holder, r.Transitions, r.From, r.Cause, r.Version = node, s.Transitions, m.cfg.Self, CauseStale, ""
+	m.provisional = false
+	m.becomeDraining(r)
+	m.signed()
 }

@@ -13,17 +13,14 @@ func (m *Machine) becomeHolding(cause Cause) {
 	}
 	from := m.known.From
 	m.phase, m.sure, m.held = Holding, true, false
-	m.claimed, m.quarrel, m.failing, m.noted = false, quarrel{}, 0, ""
+	m.claimed, m.byEvidence, m.won, m.provisional = false, false, false, false
+	m.quarrel, m.failing, m.noted = quarrel{}, 0, ""
 	m.hand, m.summon = handover{}, summons{}
-	m.due = deadlines{}
+	m.due = m.due.lasting()
 	m.since = m.now
 	m.how = cause
 	m.due.set(onLease, m.now+m.cfg.Lease-time.Second)
-	if from != "" && from != m.cfg.Self {
-		// Flows under way at the old holder reach it through this node.
-		m.do(Forward{Node: from})
-		m.due.set(onForward, m.now+time.Second)
-	}
+	m.carryOver(from)
 	if cause != CauseAdopted {
 		m.do(Hold{NotAfter: m.now + time.Second})
 		// Until the address is there this agent's own clock is the fence.
@@ -69,19 +66,33 @@ func (m *Machine) onAddress(ev AddressIs) {
 	if m.phase == Draining {
 		return
 	}
+	if !m.held && !m.carrier {
+		return // nobody can hear that it holds: no sign for an old holder
+	}
 	if !m.held {
 		m.held = true
-		if m.due[onForward] != 0 {
-			m.due.set(onForward, m.now+forwardFor)
-		}
 		r := Became
 		if m.how == CauseAdopted {
 			r = Adopted
 		}
 		m.say(r, Note{Cause: m.how, Node: m.known.From, Took: m.now - m.began})
 	}
-	if !m.hand.active {
+	if !m.hand.active && !m.provisional {
 		m.do(Lock{Mode: LockRenew, Record: m.mine(), NotAfter: m.wake})
+	}
+}
+
+// carryOver lets flows under way at the old holder reach it through this node.
+func (m *Machine) carryOver(from string) {
+	switch {
+	case from == "" || from == m.cfg.Self || m.cfg.Drain == 0:
+		// Nobody handed over: what is known of old flows still holds.
+	case !m.opens(from):
+		m.say(NoForwarding, Note{Node: from, Detail: "the chain of old holders comes back to this node: " +
+			"connections made before the move have ended"})
+		m.forwardTo("")
+	default:
+		m.forwardTo(from)
 	}
 }
 
@@ -155,7 +166,7 @@ func (m *Machine) confirmed(ev Saw) {
 
 // relock lets the elector renew the present term.
 func (m *Machine) relock() {
-	if m.phase == Holding && m.held && !m.hand.active {
+	if m.phase == Holding && m.held && !m.hand.active && !m.provisional {
 		m.do(Lock{Mode: LockRenew, Record: m.mine(), NotAfter: m.wake})
 	}
 }
@@ -172,6 +183,8 @@ func (m *Machine) superseded(ev Saw) {
 		// A swap of ours that was not answered was written after all.
 		m.hand.active, m.hand.target = true, r.Holder
 		m.becomeDraining(r)
+	case m.held && m.notYet(r):
+		m.yield(r)
 	default:
 		m.believe(r)
 		m.becomeFenced(Fenced)
@@ -225,17 +238,7 @@ func (m *Machine) onClaimed(mac string) {
 		// The old holder's last words in a hand-over.
 		m.do(Announce{})
 	default:
-		if m.quarrel.with == "" {
-			m.quarrel = quarrel{with: owner, since: m.now}
-		}
-		m.quarrel.last = m.now
-		m.complain(PeerClaim, Note{MAC: mac, Node: owner})
-		proved := m.due[onLease]
-		m.becomeUnsure("candidate " + owner + " claims the VIP")
-		// The term stays proved as long as its last write is young.
-		m.due.set(onLease, proved)
-		m.do(Read{Timeout: readTimeout})
-		m.due.set(onRead, m.now+readTimeout+50*time.Millisecond)
+		m.contend(owner, mac)
 	}
 }
 
@@ -247,8 +250,11 @@ func (m *Machine) settleQuarrel() {
 		m.quarrel = quarrel{}
 		return
 	}
+	if m.settleByHello() {
+		return
+	}
 	patience := 300 * time.Millisecond
-	if better(m.cfg.Group, m.cfg.Self, m.quarrel.with) {
+	if m.outranks(m.quarrel.with) {
 		patience = 1800 * time.Millisecond
 	}
 	if m.due[onLease] == 0 && m.now-m.quarrel.since >= patience {
@@ -263,10 +269,12 @@ func (m *Machine) becomeFenced(why Reason) {
 	m.do(LetGo{})
 	m.say(why, Note{Cause: CauseFenced, Node: m.known.Holder})
 	m.woke = m.now
-	if m.due[onForward] != 0 {
-		m.do(Forward{})
+	if m.provisional && m.known.Holder == m.cfg.Self {
+		// What was never written is not remembered: another has the group.
+		m.known, m.ever = m.base, m.reached
 	}
-	m.due = deadlines{}
+	m.forwardTo("")
+	m.due.clear(onSign)
 	m.becomeStandby()
 	if m.shutdown {
 		return

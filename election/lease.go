@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +25,8 @@ const (
 	annMACs     = "mooring.dev/macs"    // of a member's announcing links
 	annAddrs    = "mooring.dev/addrs"   // of a member on these links
 	annLeaving  = "mooring.dev/leaving" // a member whose agent is ending
+	annPriority = "mooring.dev/priority"
+	annDrain    = "mooring.dev/drain" // a member whose operator wants it empty
 	memberEvery = 10 * time.Second
 	memberDead  = 6 * memberEvery
 )
@@ -95,9 +98,12 @@ func toMember(l *coordination.Lease) (Member, bool) {
 	if !ok || l.Labels[labelKind] != kindMember {
 		return Member{}, false
 	}
+	// Nonsense is the lowest priority: such a node holds last.
+	priority, _ := strconv.Atoi(l.Annotations[annPriority])
+	drain := l.Annotations[annDrain] != ""
 	return Member{
 		Node: node, MACs: words(l.Annotations[annMACs]), Addrs: words(l.Annotations[annAddrs]),
-		Live: l.Annotations[annLeaving] == "",
+		Live: l.Annotations[annLeaving] == "" && !drain, Priority: min(max(priority, 0), 255), Drain: drain,
 	}, true
 }
 
@@ -118,6 +124,7 @@ func encodeMember(base *coordination.Lease, m Member, identity string, now time.
 	l.Labels = with(l.Labels, labelKind, kindMember)
 	l.Annotations = with(l.Annotations, annMACs, strings.Join(m.MACs, ","))
 	l.Annotations = with(l.Annotations, annAddrs, strings.Join(m.Addrs, ","))
+	l.Annotations = with(l.Annotations, annPriority, strconv.Itoa(m.Priority))
 	leaving := ""
 	if !m.Live {
 		leaving = "true"

@@ -31,7 +31,10 @@ type leases struct {
 	at      lb.Instant          // when it was seen
 	synced  bool
 	members map[string]member
-	told    []Member
+	// gone are members whose Lease was deleted, and when: their agents write it
+	// again, and nobody is a stranger meanwhile.
+	gone map[string]lb.Instant
+	told []Member
 }
 
 type member struct {
@@ -43,7 +46,7 @@ type member struct {
 // newLeases makes an empty store; it is not synced before it has seen a list, a
 // read or a write.
 func newLeases(now func() lb.Instant, group string, deliver func(Event)) *leases {
-	return &leases{now: now, group: group, deliver: deliver, members: map[string]member{}}
+	return &leases{now: now, group: group, deliver: deliver, members: map[string]member{}, gone: map[string]lb.Instant{}}
 }
 
 // Add is part of cache.ReflectorStore.
@@ -66,7 +69,7 @@ func (s *leases) Delete(obj any) error {
 		s.seen(nil, number(l.ResourceVersion), ByWatch, s.now())
 	default:
 		s.mu.Lock()
-		delete(s.members, l.Name)
+		s.forget(l.Name)
 		s.mu.Unlock()
 		s.tellMembers()
 	}
@@ -86,7 +89,7 @@ func (s *leases) Replace(objs []any, version string) error {
 	s.mu.Lock()
 	for name := range s.members {
 		if !names[name] {
-			delete(s.members, name)
+			s.forget(name)
 		}
 	}
 	s.mu.Unlock()
@@ -95,6 +98,20 @@ func (s *leases) Replace(objs []any, version string) error {
 		s.seen(nil, number(version), ByWatch, s.now())
 	}
 	return nil
+}
+
+// forget takes a member out, which stays known for a while. The caller holds mu.
+func (s *leases) forget(name string) {
+	if _, ok := s.members[name]; !ok {
+		return
+	}
+	delete(s.members, name)
+	for n, at := range s.gone {
+		if s.now()-at > memberDead {
+			delete(s.gone, n)
+		}
+	}
+	s.gone[name] = s.now()
 }
 
 // Resync is part of cache.ReflectorStore and means nothing here.
@@ -153,7 +170,8 @@ func (s *leases) known(node string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.members[memberName+node]
-	return ok
+	at, was := s.gone[memberName+node]
+	return ok || was && s.now()-at < memberDead
 }
 
 // seen takes a look at the group's Lease (nil: there is none) and delivers it.
@@ -210,6 +228,6 @@ func number(version string) uint64 {
 // equalMembers compares everything that a machine is told of members.
 func equalMembers(a, b []Member) bool {
 	return slices.EqualFunc(a, b, func(x, y Member) bool {
-		return x.Node == y.Node && x.Live == y.Live && slices.Equal(x.MACs, y.MACs) && slices.Equal(x.Addrs, y.Addrs)
+		return x.Node == y.Node && x.Live == y.Live && x.Priority == y.Priority && x.Drain == y.Drain && slices.Equal(x.MACs, y.MACs) && slices.Equal(x.Addrs, y.Addrs)
 	})
 }

@@ -90,8 +90,8 @@ func (k *lock) Describe() string { return k.e.opt.Namespace + "/" + k.e.opt.Grou
 // write sends one record and delivers what came of it. base is the Lease to
 // replace, nil to create. Failed writes back off from 50 ms to 1 s.
 func (e *Elector) write(ctx context.Context, r Record, base *coordination.Lease) error {
-	e.writing.Lock()
-	defer e.writing.Unlock()
+	e.writing <- struct{}{}
+	defer func() { <-e.writing }()
 	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
 	defer cancel()
 	begun := e.opt.Now()

@@ -32,6 +32,15 @@ type Config struct {
 	// Lease >= Renew + ValidLft + 2 s, or a dead agent's address could still
 	// be answered when the next one takes it.
 	Lease, Renew, ValidLft time.Duration
+	// Drain is how long connections made before a planned move are carried over
+	// by their old holder; 0 lets them end.
+	Drain time.Duration
+	// Preempt hands over to a better-ranked candidate that has been well for
+	// PreemptDelay.
+	Preempt      bool
+	PreemptDelay time.Duration
+	// MAC is the announcing link's, to settle a bootstrap among strangers.
+	MAC string
 }
 
 // The machine's fixed waits.
@@ -39,13 +48,23 @@ const (
 	refreshEvery = time.Second             // of the address, a quarter of the fence
 	signWait     = 500 * time.Millisecond  // for a hand-over's target to show itself
 	swapTimeout  = time.Second             // for an answer to a swap
-	lingerFor    = 300 * time.Millisecond  // for flows under way, after the sign
-	forwardFor   = 350 * time.Millisecond  // just longer than the old holder lingers
+	copySpare    = 5 * time.Second         // of an old holder's copies, past the last forwarding
 	readTimeout  = 200 * time.Millisecond  // of a read that decides
 	ageTimeout   = 1500 * time.Millisecond // of a read that measures the age
 	askAgain     = 300 * time.Millisecond
-	firstClaim   = time.Second           // silence before a Lease is first made
-	rankStep     = 50 * time.Millisecond // between candidates of adjoining rank
+	firstClaim   = time.Second            // silence before a Lease is first made
+	rankStep     = 50 * time.Millisecond  // between candidates of adjoining rank
+	lateClients  = 600 * time.Millisecond // until those who missed the first announcements know
+	idleWait     = 200 * time.Millisecond
+	silentProbes = 3                      // in a row without an answer
+	probeFresh   = 22 * time.Millisecond  // the last question before an address is added
+	claimWait    = 20 * time.Millisecond  // for the API server, before a provisional claim
+	claimTime    = 2 * time.Second        // after which a claim that could not end is given up
+	sickWait     = 2 * time.Second        // hysteresis of the load balancer's health
+	bootWait     = 500 * time.Millisecond // for hellos and an API server, before a bootstrap
+	bootAgain    = 300 * time.Millisecond
+	drainAgain   = 5 * time.Second
+	preemptEvery = time.Second
 	repairEvery  = 100 * time.Millisecond
 	// maxLease is the longest promise of another node that is believed.
 	maxLease = 5 * time.Minute
@@ -88,6 +107,24 @@ type Machine struct {
 	hand     handover
 	summon   summons
 	shutdown bool
+
+	peers   map[string]*peer
+	names   []string // of peers, sorted: the machine must not know a map's order
+	taints  Taints
+	tainted lb.Instant            // when the taints changed
+	doubt   suspicion             // against the group's owner
+	rivals  map[string]lb.Instant // MACs that asked for a VIP, and when
+	reached bool                  // an API server has answered since the start
+	boot    bool                  // a bootstrap's probe is under way
+
+	claim       Record // as tried to be written
+	base        Record // what it replaces
+	byEvidence  bool   // Claiming: by hellos and probes, not by age
+	won         bool   // Claiming: swapped, one question to the wire is missing
+	provisional bool   // Holding: without an API server's word
+
+	forwards string     // node to which flows that are not known are sent
+	ill      lb.Instant // since when the own load balancer does not serve
 }
 
 // handover is a planned move under way.
@@ -98,6 +135,7 @@ type handover struct {
 	tried  []string
 	record Record // as last swapped, or tried to
 	lost   int    // swaps refused because the record had changed
+	yields bool   // to a claim, not by an own swap
 }
 
 // quarrel is the time in which a candidate was heard to claim the VIP that this
@@ -115,14 +153,20 @@ type summons struct {
 }
 
 // New returns a machine in Standby. The first event must be Started.
-func New(cfg Config) *Machine { return &Machine{cfg: cfg, carrier: true} }
+func New(cfg Config) *Machine {
+	return &Machine{cfg: cfg, carrier: true, peers: map[string]*peer{}, rivals: map[string]lb.Instant{}}
+}
 
 // Status is what a machine can say of itself.
 type Status struct {
 	Phase     Phase
 	Confirmed bool
-	Record    Record
-	Known     bool
+	// Provisional: it holds without an API server's word.
+	Provisional bool
+	// Forwards is the node to which frames of flows that are not known go, or "".
+	Forwards string
+	Record   Record
+	Known    bool
 	// Since is when this node came to hold; 0 while it does not.
 	Since lb.Instant
 	// Wake is the fence: when the kernel removes the address unless refreshed.
@@ -131,7 +175,7 @@ type Status struct {
 
 // Status returns the state as it is after the last Step.
 func (m *Machine) Status() Status {
-	s := Status{Phase: m.phase, Confirmed: m.sure, Record: m.known, Known: m.ever}
+	s := Status{Phase: m.phase, Confirmed: m.sure, Provisional: m.provisional, Forwards: m.forwards, Record: m.known, Known: m.ever}
 	if m.phase == Holding || m.phase == Draining {
 		s.Since, s.Wake = m.since, m.wake
 	}
@@ -155,6 +199,7 @@ func (m *Machine) Step(now lb.Instant, ev Event) []Action {
 		m.fire(t)
 	}
 	m.handle(ev)
+	m.suspect()
 	return m.out
 }
 
@@ -169,7 +214,7 @@ func (m *Machine) handle(ev Event) {
 	case ReadFailed:
 		m.onReadFailed()
 	case Members:
-		m.members = ev.All
+		m.onMembers(ev.All)
 	case AddressIs:
 		m.onAddress(ev)
 	case AddressGone:
@@ -180,6 +225,16 @@ func (m *Machine) handle(ev Event) {
 		m.onClaimed(ev.MAC)
 	case Swapped:
 		m.onSwapped(ev)
+	case Peer:
+		m.onPeer(ev)
+	case Pinged:
+		m.onPinged(ev)
+	case Rival:
+		m.onRival(ev.MAC)
+	case Health:
+		m.onHealth(ev.OK)
+	case Taints:
+		m.onTaints(ev)
 	case Carrier:
 		m.onCarrier(ev.Up)
 	case Ask:
@@ -209,10 +264,27 @@ func (m *Machine) fire(t timer) {
 		m.tryNext()
 	case onSwap:
 		m.onSwapped(Swapped{To: m.hand.target, Result: SwapUnanswered})
-	case onLinger:
-		m.letGo()
 	case onForward:
-		m.do(Forward{})
+		m.forwardTo("")
+	case onUnloop:
+		m.unloop()
+	case onPing:
+		if m.forwards != "" {
+			m.do(Ping{Node: m.forwards})
+		}
+	case onProbe:
+		m.askWire()
+	case onProvisional:
+		m.goProvisional()
+	case onIdle: // suspect, after each step, sees that the time is over
+	case onBoot:
+		m.tryBootstrap()
+	case onSick:
+		m.sickHolder()
+	case onDrain:
+		m.considerDrain()
+	case onPreempt:
+		m.considerPreempt()
 	case onRepair:
 		m.lookAgain()
 	case onCarrierLost:
@@ -245,6 +317,7 @@ func (m *Machine) believe(r Record) {
 	m.known, m.ever = r, true
 	if changed {
 		m.do(Remember{Record: r})
+		m.noteUp()
 	}
 }
 
@@ -263,10 +336,19 @@ func (m *Machine) onStarted(ev Started) {
 	// Who handed over, before this agent ended, has let go by now.
 	m.known.Version, m.known.From = "", ""
 	m.age.saw(m.now, "")
+	if m.forwards = ev.Forwards; m.forwards != "" {
+		m.due.set(onForward, max(ev.Until, m.now))
+	}
 	recent := ev.Known && ev.SameBoot
+	if m.cfg.Preempt {
+		m.due.set(onPreempt, m.now+preemptEvery)
+	}
 	if ev.Alive && (!recent || ev.Last.Holder == m.cfg.Self) {
 		m.began, m.ever = m.now, recent
 		m.becomeHolding(CauseAdopted)
+		if m.provisional = recent && ev.Last.Unwritten; m.provisional {
+			m.base = Record{Transitions: ev.Last.Transitions - 1}
+		}
 		m.onAddress(AddressIs{Held: true, Begun: ev.Begun})
 		m.sure = false
 		m.unsure = m.now
@@ -277,15 +359,21 @@ func (m *Machine) onStarted(ev Started) {
 	}
 	m.do(LetGo{}, Read{Timeout: ageTimeout})
 	m.due.set(onRead, m.now+time.Second)
+	m.due.set(onBoot, m.now+bootWait)
 }
 
 // onSaw is the centre: a look at the record decides by phase.
 func (m *Machine) onSaw(ev Saw) {
+	m.reached = true
 	v := judge(m.known, m.ever, ev.View)
 	switch m.phase {
 	case Standby, Claiming:
 		m.standbySaw(ev, v)
 	case Holding:
+		if m.provisional {
+			m.provisionalSaw(ev)
+			return
+		}
 		m.holdingSaw(ev, v)
 	case Draining:
 		m.drainingSaw(ev, v)

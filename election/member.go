@@ -1,6 +1,7 @@
 package election
 
 import (
+	"cmp"
 	"hash/fnv"
 	"slices"
 )
@@ -14,6 +15,10 @@ type Member struct {
 	Addrs []string `json:"addrs"`
 	// Live says that its member Lease is renewed and that it is not leaving.
 	Live bool `json:"live"`
+	// Priority ranks before the hash: the higher, the better.
+	Priority int `json:"priority,omitempty"`
+	// Drain says that its operator wants it empty; it is not Live then.
+	Drain bool `json:"drain,omitempty"`
 }
 
 // rankOf orders nodes for a group by rendezvous hashing (Thaler and Ravishankar
@@ -29,25 +34,19 @@ func rankOf(group, node string) uint64 {
 	return x ^ x>>31
 }
 
-// better says whether a ranks before b for the group.
-func better(group, a, b string) bool {
-	ra, rb := rankOf(group, a), rankOf(group, b)
-	return ra > rb || ra == rb && a < b
+// byRank compares members for a group, the better one first: priority, then
+// hash, then name.
+func byRank(group string) func(a, b Member) int {
+	return func(a, b Member) int {
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority),
+			cmp.Compare(rankOf(group, b.Node), rankOf(group, a.Node)), cmp.Compare(a.Node, b.Node))
+	}
 }
 
 // Ranked sorts members best first for the group.
 func Ranked(group string, members []Member) []Member {
 	out := slices.Clone(members)
-	slices.SortFunc(out, func(a, b Member) int {
-		switch {
-		case a.Node == b.Node:
-			return 0
-		case better(group, a.Node, b.Node):
-			return -1
-		default:
-			return 1
-		}
-	})
+	slices.SortFunc(out, byRank(group))
 	return out
 }
 

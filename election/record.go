@@ -20,6 +20,8 @@ type Record struct {
 	// Lease is what the holder promised (LeaseSpec.leaseDurationSeconds): its
 	// kernel may answer that long.
 	Lease time.Duration `json:"lease,omitempty"`
+	// Unwritten: this node holds by it, and no API server has said that it stands.
+	Unwritten bool `json:"unwritten,omitempty"`
 	// UID and Version are the Lease's, both opaque to the machine.
 	UID     string `json:"uid,omitempty"`
 	Version string `json:"version,omitempty"`
@@ -53,6 +55,12 @@ const (
 	CauseFenced    Cause = "fenced"
 	CauseNamed     Cause = "named-by-record"
 	CauseRecreated Cause = "recreated"
+	CauseSilent    Cause = "holder-silent"
+	CauseBootstrap Cause = "bootstrap"
+	CauseStale     Cause = "holder-without-api"
+	CauseUnhealthy Cause = "unhealthy"
+	CauseDrain     Cause = "drain"
+	CausePreempt   Cause = "preempt"
 )
 
 // View is one look at the group's Lease, by watch, read or own write.

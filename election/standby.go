@@ -14,9 +14,10 @@ func (m *Machine) becomeStandby() {
 		panic("election: standby with a hand-over pending")
 	}
 	m.phase, m.sure, m.held = Standby, false, false
-	m.claimed, m.quarrel, m.failing = false, quarrel{}, 0
+	m.claimed, m.byEvidence, m.won, m.provisional = false, false, false, false
+	m.quarrel, m.failing = quarrel{}, 0
 	m.hand, m.summon = handover{}, summons{}
-	m.due = deadlines{onForward: m.due[onForward]}
+	m.due = m.due.lasting()
 	m.age = ageing{}
 	m.age.saw(m.now, m.known.Version)
 	m.do(Lock{Mode: LockClosed})
@@ -32,6 +33,9 @@ func (m *Machine) missed() time.Duration { return m.cfg.Renew + m.cfg.Renew/4 }
 // standbySaw follows the record, measures its age and answers its summons.
 func (m *Machine) standbySaw(ev Saw, v verdict) {
 	version := ""
+	if v == damage && m.recreated(ev.View) {
+		v = successor
+	}
 	if v == same || v == successor {
 		m.believe(ev.View.Record)
 		version = m.known.Version
@@ -50,21 +54,36 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 	}
 	named := version != "" && m.known.Holder == m.cfg.Self
 	switch {
-	case named && m.phase == Claiming && ev.Via != ByWatch && m.claimed:
-		m.becomeHolding(m.known.Cause)
+	case named && m.phase == Claiming && m.claimed && (ev.Via != ByWatch || m.known.Transitions == m.claim.Transitions):
+		// The watch may be quicker than the answer to the very write it shows.
+		m.claimWon()
 		return
 	case named:
 		m.summoned(ev)
 		return
+	case m.phase == Claiming && m.byEvidence:
+		m.claimedMeanwhile(ev, v)
+		return
 	case changed && m.phase == Claiming:
 		m.say(ClaimAbandoned, Note{Node: m.known.Holder, Detail: "the record was written meanwhile"})
 		m.becomeStandby()
+	}
+	if v == same && m.known.From == "" && m.known.Holder == m.forwards {
+		m.unloopSoon() // it has renewed, so it holds
 	}
 	m.summon = summons{}
 	if ev.Via == ByRead {
 		m.age.answered(m.now, ev.Begun)
 		m.considerBackstop(ev.Begun)
 	}
+}
+
+// recreated says whether a deleted Lease was made anew by a node that is heard
+// to hold by it, with fewer transitions than the old one had.
+func (m *Machine) recreated(v View) bool {
+	p := m.peers[v.Record.Holder]
+	return v.Sound && v.Candidate && v.Record.UID != m.known.UID && p.holds() &&
+		p.say.Transitions == v.Record.Transitions && !m.peers[m.known.Holder].holds()
 }
 
 // considerBackstop claims a record that nobody has renewed for leaseDuration,
@@ -140,6 +159,10 @@ func (m *Machine) abandon() {
 // onProbed goes on with a claim or a summons.
 func (m *Machine) onProbed(ev Probed) {
 	switch {
+	case ev.Quick:
+		m.suspectProbed(ev)
+	case m.boot && m.phase == Standby && !m.summon.active:
+		m.bootProbed(ev)
 	case m.phase == Holding && !m.sure:
 		m.othersAnswer(ev)
 	case m.phase == Claiming && !m.claimed:
@@ -173,15 +196,22 @@ func (m *Machine) claimProbed(ev Probed) {
 		retry(NoWitness, Note{Detail: "neither gateway nor another candidate answers"})
 	case peer != "" && m.age.at(m.read) < 2*m.lease():
 		retry(HolderAlive, Note{Node: peer})
+	case m.claimant(m.known.Transitions) != "":
+		retry(HolderAlive, Note{Node: m.claimant(m.known.Transitions)})
 	default:
 		r := Record{
 			Holder: m.cfg.Self, Transitions: m.known.Transitions + 1, Cause: CauseExpired,
 			UID: m.known.UID, Version: m.actual,
 		}
-		if !m.ever && !m.past {
+		switch {
+		case !m.ever && !m.past:
 			r.Cause = CauseFirst
+		case peer != "" && m.peers[peer].holds():
+			// It lives without API servers, and its endpoints grow stale: it is
+			// told by hello, and drains.
+			r.Cause, r.From = CauseStale, peer
 		}
-		m.claimed = true
+		m.claimed, m.claim, m.base = true, r, m.known
 		m.say(Claims, Note{Cause: r.Cause})
 		m.do(Lock{Mode: LockClaim, Record: r, NotAfter: m.due[onClaim]})
 		// The answer to a write sent in time may come later.
@@ -239,7 +269,9 @@ func (m *Machine) answerSummons() {
 	}
 	others := slices.DeleteFunc(slices.Clone(m.summon.answers), func(mac string) bool {
 		owner := ownerOf(m.members, mac)
-		return owner == m.cfg.Self || owner != "" && owner == m.known.From
+		// Who handed over still answers; but not with a dead agent, which will not
+		// let go at this node's sign.
+		return owner == m.cfg.Self || owner != "" && owner == m.known.From && !m.silent(owner) || m.drainsHere(owner)
 	})
 	if peer, mac := m.sortAnswers(others); mac != "" || peer != "" {
 		r := Stranger
@@ -256,6 +288,13 @@ func (m *Machine) answerSummons() {
 		cause = CauseNamed
 	}
 	m.becomeHolding(cause)
+}
+
+// drainsHere says whether a node says that it hands this very term over to this
+// node.
+func (m *Machine) drainsHere(node string) bool {
+	p := m.peers[node]
+	return p.up() && p.say.Phase == Draining && p.say.To == m.cfg.Self && p.say.Transitions == m.known.Transitions
 }
 
 // othersAnswer counts candidates that answer for the VIP beside this unsure

@@ -13,13 +13,18 @@ import (
 // TestTranscriptStep feeds one machine, line by line, and prints what it wants
 // done. A line is an instant and an event:
 //
-//	10s    started [alive] [known n1/3] [sameboot]
+//	10s    started [alive] [known n1/3] [sameboot] [forwards=n3]
 //	10s    members n1 n2 n3:dead
 //	10.5s  saw read n1/3 v7 [from=n2] [cause=move] [begun=10.2s] [unsound] [missing] [stranger]
 //	11s    failed                                a read
 //	11s    address held [begun=10.9s] | late | refused
 //	11s    gone                                  the address, by hand
-//	11s    probed [witness] [mac-n2 …] [error]
+//	11s    probed [quick] [witness] [mac-n2 …] [error] [asked=10.98s]
+//	11s    hears n2 up|late|down [standby|claiming|holding|draining n2/4] [from=n1] [to=n1] [forwards=n3] [sick] [noapi]
+//	11s    pinged n2 alive|dead
+//	11s    rival mac-n2
+//	11s    health ok|bad
+//	11s    taints [out=n2] [leave=n1]
 //	11s    claimed mac-n2
 //	11s    swapped n2 won|lost|unanswered
 //	11s    carrier up|down
@@ -54,6 +59,9 @@ func (s *stepper) do(line string) (out string, err error) {
 		for next := s.m.Next(); next != 0 && next <= at; next = s.m.Next() {
 			s.now = max(next, s.now)
 			out += fmt.Sprintf("%.3fs\n", s.now.Seconds()) + s.step(Tick{})
+			if len(out) > 1<<16 {
+				return "", fmt.Errorf("it never ends:\n%s", out[:2000])
+			}
 		}
 		return out, nil
 	}
@@ -106,6 +114,12 @@ func actionText(a Action) string {
 		return "Forward " + map[bool]string{true: "nothing"}[a.Node == ""] + a.Node
 	case Remember:
 		return "Remember " + a.Record.String()
+	case Probe:
+		return "Probe" + map[bool]string{true: " quick"}[a.Quick]
+	case Ping:
+		return "Ping " + a.Node
+	case Drain:
+		return fmt.Sprintf("Drain for %v", a.For)
 	case Note:
 		return "! " + noteText(a)
 	case Done:
@@ -145,6 +159,15 @@ func parseRecord(s string) Record {
 // parsers read the words after an event's name.
 var parsers = map[string]func(at lb.Instant, args []string, o options) (Event, error){
 	"started": parseStarted, "members": parseMembers, "saw": parseSaw, "address": parseAddress, "probed": parseProbed,
+	"hears": parseHears,
+	"pinged": func(_ lb.Instant, args []string, o options) (Event, error) {
+		return Pinged{Node: args[0], Alive: o.has("alive")}, nil
+	},
+	"rival":  func(_ lb.Instant, args []string, _ options) (Event, error) { return Rival{MAC: args[0]}, nil },
+	"health": func(_ lb.Instant, _ []string, o options) (Event, error) { return Health{OK: o.has("ok")}, nil },
+	"taints": func(_ lb.Instant, _ []string, o options) (Event, error) {
+		return Taints{Out: words(o["out"]), Leave: words(o["leave"])}, nil
+	},
 	"failed":  func(at lb.Instant, _ []string, o options) (Event, error) { return ReadFailed{Begun: o.begun(at)}, nil },
 	"gone":    func(lb.Instant, []string, options) (Event, error) { return AddressGone{}, nil },
 	"claimed": func(_ lb.Instant, args []string, _ options) (Event, error) { return Claimed{MAC: args[0]}, nil },
@@ -174,6 +197,9 @@ func parseEvent(at lb.Instant, verb string, args []string) (Event, error) {
 
 func parseStarted(at lb.Instant, args []string, o options) (Event, error) {
 	ev := Started{Alive: o.has("alive"), SameBoot: o.has("sameboot"), Known: o.has("known"), Begun: o.begun(at)}
+	if o.has("forwards") {
+		ev.Forwards, ev.Until = o["forwards"], at+time.Minute
+	}
 	for _, a := range args {
 		if strings.Contains(a, "/") {
 			ev.Last = parseRecord(a)
@@ -192,7 +218,10 @@ func parseAddress(at lb.Instant, _ []string, o options) (Event, error) {
 }
 
 func parseProbed(at lb.Instant, args []string, o options) (Event, error) {
-	ev := Probed{Witness: o.has("witness"), Begun: o.begun(at)}
+	ev := Probed{Witness: o.has("witness"), Quick: o.has("quick"), Begun: o.begun(at), Asked: o.begun(at)}
+	if d, err := time.ParseDuration(o["asked"]); err == nil {
+		ev.Asked = d
+	}
 	for _, a := range args {
 		if strings.HasPrefix(a, "mac-") {
 			ev.Answers = append(ev.Answers, a)
@@ -241,4 +270,26 @@ func parseSaw(at lb.Instant, args []string, o options) (Event, error) {
 func describe(v any) string {
 	s := fmt.Sprintf("%T", v)
 	return s[strings.LastIndexByte(s, '.')+1:]
+}
+
+// parseHears reads what the hellos of a node show.
+func parseHears(at lb.Instant, args []string, o options) (Event, error) {
+	ev := Peer{Node: args[0], Heard: at, Say: Say{From: o["from"], To: o["to"], Forwards: o["forwards"]}}
+	ev.Say.Healthy, ev.Say.API = !o.has("sick"), !o.has("noapi")
+	for _, a := range args[1:] {
+		for s := PeerUnknown; s <= PeerDown; s++ {
+			if s.String() == a {
+				ev.State = s
+			}
+		}
+		for p := Standby; p <= Draining; p++ {
+			if strings.EqualFold(p.String(), a) {
+				ev.Say.Phase = p
+			}
+		}
+		if strings.Contains(a, "/") {
+			ev.Say.Transitions = parseRecord(a).Transitions
+		}
+	}
+	return ev, nil
 }

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite what the transcripts expect")
 func TestTranscriptStory(t *testing.T) {
 	transcripts(t, "story", func(t *testing.T) func(string) (string, error) {
 		s := &story{w: newWorld(3, 0)}
-		s.w.say = s.say
+		s.w.say, s.w.quiet = s.say, false
 		return s.do
 	})
 }
@@ -125,6 +125,9 @@ func (s *story) do(line string) (string, error) {
 
 func (s *story) command(verb string, args []string) error {
 	w := s.w
+	if verb != "run" && verb != "expect" && verb != "mark" {
+		w.rules.harm()
+	}
 	switch verb {
 	case "run":
 		d, err := time.ParseDuration(args[0])
@@ -146,10 +149,24 @@ func (s *story) command(verb string, args []string) error {
 		w.gateway = args[0] == "back"
 	case "members":
 		w.remember = true
+	case "drain-time":
+		d, err := time.ParseDuration(args[0])
+		w.cfg.Drain = d
+		return err
+	case "preempt":
+		d, err := time.ParseDuration(args[0])
+		w.cfg.Preempt, w.cfg.PreemptDelay = true, d
+		return err
+	case "join":
+		w.join()
+	case "connect":
+		w.client.open()
+	case "hiccup": // n1 misses a hello of n2
+		w.hiccup(w.node(args[0]), w.node(args[1]))
 	case "stranger":
 		switch args[0] {
 		case "claims":
-			w.heard(nil, "mac-stranger")
+			w.strangerClaims()
 		default:
 			w.stranger = args[0] == "answers"
 		}
@@ -166,8 +183,14 @@ func (s *story) nodes(verb string, args []string) error {
 		"thaw": (*node).thaw, "unplug": func(n *node) { n.setLink(false) }, "plug": func(n *node) { n.setLink(true) },
 		"poweroff": (*node).powerOff, "poweron": (*node).powerOn,
 		"refuse": func(n *node) { n.refuses = true }, "accept": func(n *node) { n.refuses = false },
+		"pause": (*node).pause, "resume": (*node).resume,
+		"sick": func(n *node) { n.setSick(true) }, "well": func(n *node) { n.setSick(false) },
+		"empty": func(n *node) { n.setDrain(true) }, "fill": func(n *node) { n.setDrain(false) },
+		"part": func(n *node) { s.w.cut(1<<n.id, false) }, "mute": func(n *node) { s.w.cut(1<<n.id, true) },
+		"block": func(n *node) { s.block(n, true) }, "pass": func(n *node) { s.block(n, false) },
+		"taint":  func(n *node) { s.w.taint(n.name) },
 		"delete": func(n *node) { n.until = 0; n.send(AddressGone{}) },
-		"forget": func(n *node) { n.disk, n.kept = Record{}, false },
+		"forget": func(n *node) { n.disk, n.kept, n.met = Record{}, false, nil },
 	}
 	if verb == "move" { // move n1 [to n2]
 		ev := Ask{Cause: CauseMove}
@@ -191,6 +214,15 @@ func (s *story) nodes(verb string, args []string) error {
 		s.w.look()
 	}
 	return nil
+}
+
+// block keeps all hellos of a node back, or lets them pass.
+func (s *story) block(n *node, on bool) {
+	for _, o := range s.w.nodes {
+		if o != n {
+			s.w.block(n, o, on)
+		}
+	}
 }
 
 func (s *story) every(args []string) error {
@@ -251,8 +283,8 @@ func (s *story) lease(args []string) error {
 }
 
 func (s *story) mark() {
-	s.w.wire.tally(s.w.now)
-	s.w.wire = wire{who: s.w.wire.who, since: s.w.now, dead: s.w.wire.dead}
+	s.w.wire.mark(s.w.now)
+	s.w.client.mark()
 	s.moves, s.repairs, s.frames = s.w.moves, s.w.repairs, map[string]int{}
 	for _, n := range s.w.nodes {
 		s.frames[n.name] = n.frames
@@ -266,20 +298,20 @@ func (s *story) expect(args []string) error {
 	what, rest := args[0], args[1:]
 	switch what {
 	case "holder":
-		return same2("holder", w.store.rec.Holder+" "+x.who, rest[0]+" "+rest[0])
+		return same2("holder", w.store.rec.Holder+" "+w.who(), rest[0]+" "+rest[0])
 	case "answers":
-		return same2("answers", x.who, strings.Join(rest, ""))
+		return same2("answers", w.who(), strings.Join(rest, ""))
 	case "only": // no other node answered since the mark
-		for n := range x.seen {
-			if n != rest[0] {
-				return fmt.Errorf("%s answered too", n)
-			}
-		}
-		return nil
+		return same2("who answered", w.names(x.seen), rest[0])
 	case "both":
 		return within(max(x.both, x.withDead), rest)
 	case "nobody":
 		return within(x.nobody, rest)
+	case "outage": // of the client
+		w.client.tally()
+		return within(w.client.worst, rest)
+	case "connections": // all that were opened
+		return same2("connections", w.client.state(), strings.Join(rest, " "))
 	case "moves":
 		return same2("moves", fmt.Sprint(w.moves-s.moves), rest[0])
 	case "repairs":

@@ -31,7 +31,7 @@ func (s *store) view(w *world) (View, uint64) {
 	if s.exists {
 		v.Record = s.rec
 		v.Record.UID, v.Record.Version = fmt.Sprint("u", s.made), fmt.Sprint(s.version)
-		v.Candidate = w.node(s.rec.Holder) != nil
+		v.Candidate = w.node(s.rec.Holder) != nil // also one whose member Lease was deleted a moment ago
 	}
 	return v, s.version
 }
@@ -54,6 +54,7 @@ func (w *world) commit(by *node, r Record, base uint64) bool {
 	}
 	s.exists, s.sound, s.rec = true, true, r
 	s.version++
+	w.rules.wrote(by, r)
 	w.changed()
 	return true
 }
@@ -62,7 +63,7 @@ func (w *world) changed() {
 	v, version := w.store.view(w)
 	for _, n := range w.nodes {
 		if a := n.agent; a != nil && n.reaches() {
-			a.later(w.vary(3*ms), func() { a.el.seen(v, version, ByWatch, w.now) })
+			a.reached(w.vary(3*ms), false, func() { a.el.seen(v, version, ByWatch, a.n.clock()) })
 		}
 	}
 }
@@ -71,6 +72,7 @@ func (w *world) changed() {
 func (w *world) meddle(f func(s *store)) {
 	f(&w.store)
 	w.store.version++
+	w.rules.meddled(&w.store)
 	w.changed()
 }
 
@@ -105,24 +107,29 @@ func (w *world) setAPI(mode apiMode, n *node) {
 			}
 		}
 		w.stuck = nil
+		w.late = false
 	}
 	for _, o := range w.nodes {
 		if o.agent != nil && !before[o] && o.reaches() {
 			o.agent.relist(w.vary(300 * ms))
 		}
 	}
+	w.tellMembers()
 }
 
 // relist starts the watch anew.
 func (a *agent) relist(d time.Duration) {
-	a.later(d, func() {
+	a.reached(d, false, func() {
 		if !a.n.reaches() {
 			return
 		}
 		w := a.n.w
-		a.deliver(Members{All: w.members()})
+		a.tellMembers(w.members())
 		v, version := w.store.view(w)
-		a.el.seen(v, version, ByWatch, w.now)
+		a.el.seen(v, version, ByWatch, a.n.clock())
+		if len(w.out) > 0 {
+			a.deliver(Taints{Out: w.out})
+		}
 	})
 }
 
@@ -130,8 +137,11 @@ func (a *agent) relist(d time.Duration) {
 func (w *world) members() []Member {
 	var all []Member
 	for _, n := range w.nodes {
-		live := !n.left && (n.died == 0 || w.now-n.died < memberDead)
-		all = append(all, Member{Node: n.name, MACs: []string{n.mac}, Live: live})
+		if n.lost {
+			continue
+		}
+		live := !n.left && !n.drain && (n.died == 0 || w.now-n.died < memberDead)
+		all = append(all, Member{Node: n.name, MACs: []string{n.mac}, Live: live, Drain: n.drain})
 	}
 	return all
 }
@@ -139,15 +149,34 @@ func (w *world) members() []Member {
 func (w *world) tellMembers() {
 	for _, n := range w.nodes {
 		if a := n.agent; a != nil && n.reaches() {
-			a.later(w.vary(3*ms), func() { a.deliver(Members{All: w.members()}) })
+			a.reached(w.vary(3*ms), false, func() { a.tellMembers(w.members()) })
+		}
+	}
+}
+
+// tellMembers delivers the members when they differ from what was told.
+func (a *agent) tellMembers(all []Member) {
+	if !a.knows || !equalMembers(a.told, all) {
+		a.told, a.n.met = all, all
+		a.deliver(Members{All: all})
+	}
+}
+
+// taint tells everybody which nodes the operators declared out of service.
+func (w *world) taint(out ...string) {
+	w.out = out
+	for _, n := range w.nodes {
+		if a := n.agent; a != nil && n.reaches() {
+			a.reached(w.vary(3*ms), false, func() { a.deliver(Taints{Out: out}) })
 		}
 	}
 }
 
 // request carries serve out at the server, and done with whether it was
-// answered within the timeout. The result says whether the request was sent.
+// answered within the timeout; cancel ends the waiting.
 func (a *agent) request(timeout time.Duration, serve func(), done func(answered bool)) (cancel func()) {
 	w := a.n.w
+	w.requests++
 	over := false
 	finish := func(ok bool) {
 		if !over {
@@ -164,12 +193,12 @@ func (a *agent) request(timeout time.Duration, serve func(), done func(answered 
 	case apiMute:
 		w.after(takes/2, serve)
 	case apiSlow:
-		takes = w.slow
+		takes = w.vary(w.slow)
 		fallthrough
 	case apiUp:
 		w.after(takes/2, func() {
 			serve()
-			a.later(takes/2, func() { finish(true) })
+			a.reached(takes/2, false, func() { finish(true) })
 		})
 	}
 	a.later(timeout, func() { finish(false) })
@@ -190,7 +219,7 @@ type electorModel struct {
 	writing bool
 	waiting []func()
 	cancel  func() // ends the elector's own write
-	reads   [2]bool
+	reads   [2]int // in flight: quick and patient ones
 }
 
 // seen is leases.seen.
@@ -205,7 +234,7 @@ func (e *electorModel) seen(v View, version uint64, via Via, begun lb.Instant) {
 	case stale:
 		v = e.view
 	default:
-		e.view, e.version, e.at, e.synced = v, version, e.a.n.w.now, true
+		e.view, e.version, e.at, e.synced = v, version, e.a.n.clock(), true
 	}
 	e.a.deliver(Saw{View: v, Via: via, Begun: begun})
 }
@@ -257,7 +286,7 @@ func (e *electorModel) plan(d time.Duration) {
 // update is lock.Update, called every 20 ms; while it would do nothing the
 // model waits for the time at which it would.
 func (e *electorModel) update() {
-	now := e.a.n.w.now
+	now := e.a.n.clock()
 	if e.wish.Mode == LockClosed || e.wish.NotAfter != 0 && now >= e.wish.NotAfter {
 		return
 	}
@@ -285,7 +314,7 @@ func (e *electorModel) update() {
 }
 
 func (e *electorModel) wrote(ok bool) {
-	now := e.a.n.w.now
+	now := e.a.n.clock()
 	if ok {
 		e.renewAt, e.backoff = now-4*ms+e.a.n.w.cfg.Renew, 0
 		return
@@ -296,7 +325,7 @@ func (e *electorModel) wrote(ok bool) {
 
 // put sends one write and delivers what came of it.
 func (e *electorModel) put(r Record, timeout time.Duration, done func(answered, won bool)) (cancel func()) {
-	w, begun := e.a.n.w, e.a.n.w.now
+	w, begun := e.a.n.w, e.a.n.clock()
 	base := uint64(0)
 	if e.view.Exists {
 		base = e.version
@@ -305,6 +334,9 @@ func (e *electorModel) put(r Record, timeout time.Duration, done func(answered, 
 	var v View
 	var version uint64
 	e.writing = true
+	if w.store.exists && r.Holder != w.store.rec.Holder && e.a.n.modeNow() == apiHang {
+		w.late = true
+	}
 	return e.a.request(timeout, func() {
 		won = w.commit(e.a.n, r, base)
 		v, version = w.store.view(w)
@@ -344,21 +376,21 @@ func (e *electorModel) swap(act Swap) {
 	})
 }
 
-// read is readSoon: one quick and one patient read in flight.
+// read is readSoon: one quick and a few patient reads in flight.
 func (e *electorModel) read(timeout time.Duration) {
-	w, begun := e.a.n.w, e.a.n.w.now
-	flight := &e.reads[0]
+	w, begun := e.a.n.w, e.a.n.clock()
+	flight, most := &e.reads[0], 1
 	if timeout > readTimeout {
-		flight = &e.reads[1]
+		flight, most = &e.reads[1], 5
 	}
-	if *flight {
+	if *flight >= most {
 		return
 	}
-	*flight = true
+	*flight++
 	var v View
 	var version uint64
 	e.a.request(timeout, func() { v, version = w.store.view(w) }, func(answered bool) {
-		*flight = false
+		*flight--
 		if answered {
 			e.seen(v, version, ByRead, begun)
 			return

@@ -28,6 +28,10 @@ func objects(t *testing.T, name string) []any {
 		corev1.SchemeGroupVersion.WithKind("Pod"):         func() any { return new(corev1.Pod) },
 		rbacv1.SchemeGroupVersion.WithKind("Role"):        func() any { return new(rbacv1.Role) },
 		rbacv1.SchemeGroupVersion.WithKind("RoleBinding"): func() any { return new(rbacv1.RoleBinding) },
+		rbacv1.SchemeGroupVersion.WithKind("ClusterRole"): func() any { return new(rbacv1.ClusterRole) },
+		rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBinding"): func() any {
+			return new(rbacv1.ClusterRoleBinding)
+		},
 	}
 	var out []any
 	for doc := range strings.SplitSeq(text, "\n---\n") {
@@ -82,20 +86,27 @@ func TestRights(t *testing.T) {
 	for _, o := range objects(t, "rbac.yaml") {
 		switch o := o.(type) {
 		case *rbacv1.Role:
-			roles[o.Namespace+"/"+o.Name] = true
-			rights(t, o, got)
+			roles["Role "+o.Namespace+"/"+o.Name] = true
+			rights(t, o.Namespace, o.Rules, got)
+		case *rbacv1.ClusterRole:
+			roles["ClusterRole /"+o.Name] = true
+			rights(t, "everywhere", o.Rules, got)
 		case *rbacv1.RoleBinding:
-			if !roles[o.Namespace+"/"+o.RoleRef.Name] || o.RoleRef.Kind != "Role" {
-				t.Errorf("%s/%s refers to %v, which does not stand before it", o.Namespace, o.Name, o.RoleRef)
-			}
-			want := []rbacv1.Subject{{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "mooring:agents"}}
-			if diff := cmp.Diff(want, o.Subjects); diff != "" {
-				t.Errorf("%s: %s", o.Name, diff)
-			}
+			bound(t, roles, o.Namespace, o.RoleRef, o.Subjects)
+		case *rbacv1.ClusterRoleBinding:
+			bound(t, roles, "", o.RoleRef, o.Subjects)
+		}
+	}
+	for role, idle := range roles {
+		if idle {
+			t.Errorf("%s is bound to nobody", role)
 		}
 	}
 	want := map[string][]string{
 		"mooring-system: leases.coordination.k8s.io": {"get", "list", "watch", "create", "update"},
+		"mooring-system: secrets.":                   {"create"},
+		"mooring-system: secrets./mooring-hello":     {"get", "list", "watch"},
+		"everywhere: nodes.":                         {"get", "list", "watch"},
 		"default: endpointslices.discovery.k8s.io":   {"get", "list", "watch"},
 		"default: events.":                           {"create", "patch"},
 		"default: events.events.k8s.io":              {"create", "patch"},
@@ -105,18 +116,37 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// rights adds what a Role allows, as "NAMESPACE: RESOURCE.GROUP", and refuses
-// what is too much in any case.
-func rights(t *testing.T, role *rbacv1.Role, got map[string][]string) {
+// bound checks a binding: to the agents, of a role of the same namespace that
+// stands before it.
+func bound(t *testing.T, roles map[string]bool, namespace string, ref rbacv1.RoleRef, to []rbacv1.Subject) {
 	t.Helper()
-	for _, r := range role.Rules {
-		all := strings.Join(slices.Concat(r.APIGroups, r.Resources, r.Verbs), " ")
-		if strings.Contains(all, "*") || strings.Contains(all, "secrets") || len(r.NonResourceURLs) > 0 {
+	role := ref.Kind + " " + namespace + "/" + ref.Name
+	if !roles[role] || ref.APIGroup != rbacv1.GroupName {
+		t.Errorf("a binding refers to %s, which does not stand before it, or is bound already", role)
+	}
+	roles[role] = false
+	want := []rbacv1.Subject{{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "mooring:agents"}}
+	if diff := cmp.Diff(want, to); diff != "" {
+		t.Errorf("%s: %s", role, diff)
+	}
+}
+
+// rights adds what rules allow, as "WHERE: RESOURCE.GROUP" or "…/NAME", and
+// refuses what is too much in any case.
+func rights(t *testing.T, where string, rules []rbacv1.PolicyRule, got map[string][]string) {
+	t.Helper()
+	for _, r := range rules {
+		all := strings.Join(slices.Concat(r.APIGroups, r.Resources, r.ResourceNames, r.Verbs), " ")
+		if strings.Contains(all, "*") || len(r.NonResourceURLs) > 0 {
 			t.Errorf("%v is too much", r)
 		}
 		for _, g := range r.APIGroups {
 			for _, res := range r.Resources {
-				got[role.Namespace+": "+res+"."+g] = r.Verbs
+				key := where + ": " + res + "." + g
+				if len(r.ResourceNames) > 0 {
+					key += "/" + strings.Join(r.ResourceNames, ",")
+				}
+				got[key] = append(got[key], r.Verbs...)
 			}
 		}
 	}

@@ -98,10 +98,18 @@ func (s *schedule) take(now lb.Instant) (lb.Address, bool) {
 // counts it as sent. RFC 5227 §2.4(c) limits defence; ours is one a second.
 func (s *schedule) defend(a lb.Address, now lb.Instant) bool {
 	e, known := s.entries[a]
-	if !known || e.until <= now || (e.defended != 0 && now-e.defended < second) {
+	if !known || e.until <= now {
 		return false
 	}
 	q := s.queue(a.Link)
+	if e.defended != 0 && now-e.defended < second {
+		// Not yet, but not never: the last word on the wire is to be the holder's.
+		if again := e.defended + second; again < e.due {
+			e.due = again
+			heap.Fix(q, e.at)
+		}
+		return false
+	}
 	if q.free(now) > now {
 		return false
 	}

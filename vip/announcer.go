@@ -44,6 +44,11 @@ func (n *announcer) keep(have, fresh []lb.Address, until lb.Instant) {
 	if len(fresh) > 0 {
 		n.drain()
 	}
+	n.nudge()
+}
+
+// nudge makes run look at the schedule again.
+func (n *announcer) nudge() {
 	select {
 	case n.wake <- struct{}{}:
 	default:
@@ -68,6 +73,7 @@ func (n *announcer) defend(addrs []lb.Address) {
 			n.transmit(a)
 		}
 	}
+	n.nudge() // one that had to wait may be due sooner than what run sleeps for
 }
 
 // run sends what is due until ctx ends.

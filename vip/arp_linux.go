@@ -21,6 +21,8 @@ const (
 	arpLen = 28
 	// arpSender is where the sender's IPv4 address stands in a frame.
 	arpSender = etherLen + 14
+	// arpTarget is where the target's stands.
+	arpTarget = etherLen + 24
 	// keep is what a filter returns for a frame to be delivered whole.
 	keep = 0xffff
 )
@@ -69,29 +71,49 @@ func etherHeader(dst, src net.HardwareAddr, proto uint16) []byte {
 // has, and the sender's MAC. Requests and replies both count. Probes (sender
 // 0.0.0.0) and anything malformed give false.
 func arpClaim(frame []byte) (netip.Addr, net.HardwareAddr, bool) {
-	if len(frame) < etherLen+arpLen || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_ARP {
-		return netip.Addr{}, nil, false
-	}
-	var p arp.Packet
-	if err := p.UnmarshalBinary(frame[etherLen:]); err != nil {
-		return netip.Addr{}, nil, false
-	}
-	ethernet := p.HardwareType == 1 && p.HardwareAddrLength == 6
-	if !ethernet || p.ProtocolType != unix.ETH_P_IP || !p.SenderIP.Is4() || p.SenderIP.IsUnspecified() {
+	p, ok := arpPacket(frame)
+	if !ok || p.SenderIP.IsUnspecified() {
 		return netip.Addr{}, nil, false
 	}
 	return p.SenderIP, p.SenderHardwareAddr, true
 }
 
-// arpFilter lets only ARP frames pass whose sender IP is one of ips, so that
-// the broadcasts of a large segment do not wake us.
+// arpAsks reads an ARP probe (RFC 5227 §2.1.1): the IPv4 address that its sender
+// wants to take, and the sender's MAC. Anything else gives false.
+func arpAsks(frame []byte) (netip.Addr, net.HardwareAddr, bool) {
+	p, ok := arpPacket(frame)
+	if !ok || p.Operation != arp.OperationRequest || !p.SenderIP.IsUnspecified() || !p.TargetIP.Is4() {
+		return netip.Addr{}, nil, false
+	}
+	return p.TargetIP, p.SenderHardwareAddr, true
+}
+
+// arpPacket reads ARP for IPv4 over Ethernet (RFC 826).
+func arpPacket(frame []byte) (p arp.Packet, ok bool) {
+	if len(frame) < etherLen+arpLen || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_ARP {
+		return p, false
+	}
+	if err := p.UnmarshalBinary(frame[etherLen:]); err != nil {
+		return p, false
+	}
+	ethernet := p.HardwareType == 1 && p.HardwareAddrLength == 6
+	return p, ethernet && p.ProtocolType == unix.ETH_P_IP && p.SenderIP.Is4()
+}
+
+// arpFilter lets only ARP frames pass whose sender IP is one of ips, and probes
+// for one of them, so that the broadcasts of a large segment do not wake us.
 func arpFilter(ips []netip.Addr) ([]bpf.RawInstruction, error) {
 	words := make([]uint32, len(ips))
 	for i, ip := range ips {
 		four := ip.As4()
 		words[i] = binary.BigEndian.Uint32(four[:])
 	}
-	return bpf.Assemble(append(forUs(), anyOf(arpSender, words)...))
+	prog := append(forUs(),
+		bpf.LoadAbsolute{Off: arpSender, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 1},
+		bpf.LoadAbsolute{Off: arpTarget, Size: 4},
+	)
+	return bpf.Assemble(append(prog, anyOf(words)...))
 }
 
 // forUs drops frames for other hosts and lets the next instruction decide
@@ -109,13 +131,13 @@ func forUs() []bpf.Instruction {
 // instructions (BPF_MAXINSNS), each address needs two.
 const filterMax = 1024
 
-// anyOf ends a filter: frames pass whose 32 bits at the offset are one of
+// anyOf ends a filter: frames pass whose 32 bits, loaded before, are one of
 // words. With more than filterMax words all pass, and Go compares alone.
-func anyOf(offset uint32, words []uint32) []bpf.Instruction {
+func anyOf(words []uint32) []bpf.Instruction {
 	if len(words) > filterMax {
 		return []bpf.Instruction{bpf.RetConstant{Val: keep}}
 	}
-	prog := []bpf.Instruction{bpf.LoadAbsolute{Off: offset, Size: 4}}
+	var prog []bpf.Instruction
 	for _, w := range words {
 		prog = append(prog,
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: w, SkipFalse: 1},

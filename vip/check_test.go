@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// node is an inventory with two ordinary links, a loopback and one without
+// nodeLinks is an inventory with two ordinary links, a loopback and one without
 // addresses.
-func node() []nodeLink {
+func nodeLinks() []nodeLink {
 	own := func(all ...string) []netip.Prefix {
 		var out []netip.Prefix
 		for _, p := range all {
@@ -56,7 +56,7 @@ func TestCheck(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.story, func(t *testing.T) {
-			err := check(addrs(t, tt.addr), node(), tt.outside)
+			err := check(addrs(t, tt.addr), nodeLinks(), tt.outside)
 			if tt.fault == "" {
 				if err != nil {
 					t.Error(err)
@@ -70,7 +70,7 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCheckJoinsAllFaults(t *testing.T) {
-	err := check(addrs(t, "10.0.0.9 eth0, 10.0.0.11 eth0, fd00::9 eth9"), node(), false)
+	err := check(addrs(t, "10.0.0.9 eth0, 10.0.0.11 eth0, fd00::9 eth9"), nodeLinks(), false)
 	wantError(t, err, "10.0.0.11: it is an address of this node")
 	wantError(t, err, `fd00::9: link "eth9"`)
 }
@@ -86,7 +86,7 @@ func TestLinkFor(t *testing.T) {
 		"fe80::9": "error: virtual IP fe80::9: the links eth0, eth1 are all in its subnet: " +
 			"set `interface` to one of them",
 	} {
-		got, err := linkFor(netip.MustParseAddr(ip), node())
+		got, err := linkFor(netip.MustParseAddr(ip), nodeLinks())
 		if err != nil {
 			got = "error: " + err.Error()
 		}

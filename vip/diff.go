@@ -124,6 +124,8 @@ func plain(want lb.Holding) (lb.Holding, error) {
 		all[a] = true
 	}
 	want.Addresses = slices.SortedFunc(maps.Keys(all), compareAddresses)
+	want.Copies = plainAll(want.Copies)
+	want.CopyFor -= want.CopyFor % second
 	return want, nil
 }
 

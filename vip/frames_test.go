@@ -184,10 +184,14 @@ func TestFilters(t *testing.T) {
 	}{
 		{"claimed", arpFilter, ips("10.7.0.8", "10.7.0.9"), goldenGARP, true},
 		{"another's", arpFilter, ips("10.7.0.8"), goldenGARP, false},
-		{"probe", arpFilter, ips("10.7.0.9"), goldenProbe, false},
+		{"probe", arpFilter, ips("10.7.0.8", "10.7.0.9"), goldenProbe, true},
+		{"another's probe", arpFilter, ips("10.7.0.8"), goldenProbe, false},
+		{"a question of a client", arpFilter, ips("10.7.0.9"), clientsARP, false},
 		{"advertised", naFilter, ips("fd07::8", "fd07::9"), na, true},
 		{"another's advertised", naFilter, ips("fd07::8"), na, false},
-		{"solicited", naFilter, ips("fd07::9"), goldenNS, false},
+		{"solicited from ::", naFilter, ips("fd07::8", "fd07::9"), goldenNS, true},
+		{"another's solicited from ::", naFilter, ips("fd07::8"), goldenNS, false},
+		{"a solicitation of a client", naFilter, ips("fd07::9"), clientsNS(), false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.story, func(t *testing.T) {
@@ -226,6 +230,47 @@ func TestFilterOfMany(t *testing.T) {
 	}
 }
 
+// clientsARP is an ARP request of 10.7.0.2 for 10.7.0.9.
+const clientsARP = "ffffffffffff 02000000000a 0806 0001 0800 06 04 0001 02000000000a 0a070002 000000000000 0a070009" +
+	"000000000000000000000000000000000000"
+
+// clientsNS is the golden solicitation, but from fd07::2.
+func clientsNS() string {
+	plain := strings.NewReplacer(" ", "", "\n", "", "\t", "").Replace(goldenNS)
+	return plain[:2*ipv6Src] + "fd070000000000000000000000000002" + plain[2*(ipv6Src+16):]
+}
+
+// TestAsksInFrames: who wants to take an address, and who only looks for it.
+func TestAsksInFrames(t *testing.T) {
+	cut := func(s string) string { return strings.NewReplacer(" ", "").Replace(s)[:60] }
+	for _, tt := range []struct {
+		story, frame string
+		want         string
+	}{
+		{"probe", goldenProbe, "10.7.0.9"},
+		{"announcement", goldenGARP, ""},
+		{"a client's question", clientsARP, ""},
+		{"cut short", cut(goldenProbe), ""},
+		{"solicitation from ::", goldenNS, "fd07::9"},
+		{"a client's solicitation", clientsNS(), ""},
+		{"advertisement", fmt.Sprintf(goldenNA, "0000", "20"), ""},
+		{"cut short, IPv6", cut(goldenNS), ""},
+	} {
+		frame := bytesOf(t, tt.frame)
+		ip, mac, ok := arpAsks(frame)
+		if !ok {
+			ip, mac, ok = nsAsks(frame)
+		}
+		got := ""
+		if ok {
+			got = ip.String()
+		}
+		if got != tt.want || ok && mac.String() != testMAC().String() {
+			t.Errorf("%s: %q by %s, want %q", tt.story, got, mac, tt.want)
+		}
+	}
+}
+
 func FuzzFrames(f *testing.F) {
 	for _, s := range []string{goldenGARP, goldenProbe, fmt.Sprintf(goldenNA, "0000", "20"), goldenNS} {
 		f.Add(bytesOf(f, s))
@@ -236,6 +281,12 @@ func FuzzFrames(f *testing.F) {
 		}
 		if ip, mac, ok := naClaim(frame); ok && (!ip.Is6() || len(mac) != 6) {
 			t.Errorf("claim of %s by %s", ip, mac)
+		}
+		if ip, mac, ok := arpAsks(frame); ok && (!ip.Is4() || len(mac) != 6) {
+			t.Errorf("ARP probe for %s by %s", ip, mac)
+		}
+		if ip, mac, ok := nsAsks(frame); ok && (!ip.Is6() || len(mac) != 6) {
+			t.Errorf("solicitation from :: for %s by %s", ip, mac)
 		}
 	})
 }

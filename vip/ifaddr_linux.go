@@ -17,6 +17,8 @@ const (
 	// markLft is the longest lifetime, in seconds, of an address taken for
 	// ours on kernels without IFA_PROTO.
 	markLft = 60
+	// loopbackIndex is the index of lo in every network namespace.
+	loopbackIndex = 1
 )
 
 // ifAddr is an address as the kernel lists it.
@@ -38,7 +40,11 @@ func (a ifAddr) ours(marks bool) bool {
 	if marks {
 		return a.proto == ourProto
 	}
-	return a.preferred == 0 && a.valid <= markLft
+	longest := uint32(markLft)
+	if a.index == loopbackIndex {
+		longest = uint32(drainMax / second) // a copy
+	}
+	return a.preferred == 0 && a.valid <= longest
 }
 
 // prefix is the subnet that comes with the address.

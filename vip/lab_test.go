@@ -30,6 +30,9 @@ const insideEnv = "VIP_TEST_IN_NETNS"
 // TestMain runs the tests again in a new network namespace without a name,
 // which vanishes with the process, whatever happens.
 func TestMain(m *testing.M) {
+	if state, isNode := os.LookupEnv(nodeEnv); isNode {
+		os.Exit(beNode(state))
+	}
 	if os.Getuid() != 0 || os.Getenv(insideEnv) != "" {
 		os.Exit(m.Run())
 	}
@@ -92,16 +95,27 @@ func newLab(t testing.TB) *lab {
 	})
 	must(t, netlink.LinkSetHardwareAddr(ours, testMAC()), netlink.LinkSetUp(ours),
 		netlink.AddrAdd(ours, nodad(t, "10.7.0.1/24")), netlink.AddrAdd(ours, nodad(t, "fd07::1/64")))
-	for i := range 2 {
-		p := newHost(t)
-		l.plug("eth0", p)
-		p.up("eth0")
-		p.add("10.7.0." + fmt.Sprint(i+2) + "/24")
-		p.add("fd07::" + fmt.Sprint(i+2) + "/64")
-		l.peers = append(l.peers, p)
+	for range 2 {
+		l.another()
 	}
 	l.ready()
 	return l
+}
+
+// another plugs one more peer in, the next address is its own.
+func (l *lab) another() *host {
+	l.t.Helper()
+	p := newHost(l.t)
+	l.plug("eth0", p)
+	p.up("lo")
+	// Until its link-local address is proved unique a host asks for no neighbour
+	// over IPv6 (RFC 4862 §5.4), so it forwards nothing.
+	p.in(func() error { return writeSysctl("net/ipv6/conf/eth0/accept_dad", "0") })
+	p.up("eth0")
+	p.add("10.7.0." + fmt.Sprint(len(l.peers)+2) + "/24")
+	p.add("fd07::" + fmt.Sprint(len(l.peers)+2) + "/64")
+	l.peers = append(l.peers, p)
+	return p
 }
 
 // ready waits until frames pass between us and the peers: after a link is set

@@ -37,6 +37,15 @@ type Options struct {
 	// Changed hears that addresses of ours vanished from their links without
 	// our doing: Set again, if they may still be held.
 	Changed func()
+	// Rival hears of a foreign host that asks for a watched address as one does
+	// that wants to take it: an ARP probe (RFC 5227 §2.1.1) or the solicitation of
+	// duplicate address detection (RFC 4862 §5.4.2). Limited like Claimed.
+	Rival func(lb.Claim)
+	// State is a file that keeps what hand-overs left in the kernel, so that a
+	// restarted agent goes on with it; in /run/mooring. "" keeps it in memory.
+	State string
+	// ProbeGap is how long a probe waits for answers, 20 ms when 0.
+	ProbeGap time.Duration
 	// LinkChanged hears the state of each watched link, first as it is when
 	// Run starts or the link becomes watched, then each change. Up is: there,
 	// up and with carrier.
@@ -50,10 +59,13 @@ type Links struct {
 	now         func() lb.Instant
 	log         *slog.Logger
 	claimed     func(lb.Claim)
+	rival       func(lb.Claim)
 	changed     func()
 	linkChanged func(lb.LinkChange)
 	wire        *wire
 	announcer   *announcer
+	drains      *drains
+	askers      *askers
 
 	// mu is held during writes to the kernel; held is what they reached, muted
 	// those of it that are not announced at present.
@@ -66,10 +78,10 @@ type Links struct {
 	rewatch, relink chan struct{}
 }
 
-// New starts nothing and touches nothing.
+// New starts nothing and touches nothing; it reads Options.State.
 func New(o Options) *Links {
 	l := &Links{
-		now: o.Now, log: o.Log, claimed: o.Claimed, changed: o.Changed, linkChanged: o.LinkChanged,
+		now: o.Now, log: o.Log, claimed: o.Claimed, rival: o.Rival, changed: o.Changed, linkChanged: o.LinkChanged,
 		wire: newWire(), held: map[lb.Address]bool{}, muted: map[lb.Address]bool{},
 		rewatch: make(chan struct{}, 1), relink: make(chan struct{}, 1),
 	}
@@ -78,6 +90,9 @@ func New(o Options) *Links {
 	}
 	if l.claimed == nil {
 		l.claimed = func(lb.Claim) {}
+	}
+	if l.rival == nil {
+		l.rival = func(lb.Claim) {}
 	}
 	if l.changed == nil {
 		l.changed = func() {}
@@ -91,20 +106,25 @@ func New(o Options) *Links {
 	if o.Refresh <= 0 {
 		o.Refresh = defaultRefresh
 	}
+	l.drains = newDrains(o.Now, l.log, o.State)
+	l.askers = newAskers(o.ProbeGap)
 	l.announcer = newAnnouncer(newSchedule(o.Rate, o.Refresh), o.Now, l.wire.announce, l.log)
 	return l
 }
 
-// Run paces the announcements, and reports vanished addresses, foreign claims
-// and link changes, until ctx ends; that is no error. It is to be called
-// once. The addresses stay when it ends.
+// Run paces the announcements, ends copies and forwards in time, and reports
+// vanished addresses, foreign claims, rivals and link changes, until ctx ends;
+// that is no error. It is to be called once. When it ends the addresses stay,
+// and so does what hand-overs left: the kernel ends it in time.
 func (l *Links) Run(ctx context.Context) error {
 	defer l.wire.close()
+	defer l.askers.close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.announcer.run(ctx) })
 	g.Go(func() error { return l.watchAddresses(ctx) })
 	g.Go(func() error { return l.watchLinks(ctx) })
 	g.Go(func() error { return l.listen(ctx) })
+	g.Go(func() error { return l.keepDrains(ctx) })
 	return g.Wait()
 }
 
@@ -138,10 +158,10 @@ func (l *Links) Alive(ctx context.Context, addrs []lb.Address) ([]lb.Address, er
 	return alive, nil
 }
 
-// Sweep deletes each address that carries our mark, on any link but lo, and
-// is not in keep: what a dead predecessor left. Copies on lo serve connections
-// that are still draining. It returns what it deleted; an error joins what
-// could not be.
+// Sweep deletes each address that carries our mark and is not in keep: what a
+// dead predecessor left. Copies on lo that Options.State explains serve
+// connections that are still draining and stay. It returns what it deleted; an
+// error joins what could not be.
 func (l *Links) Sweep(ctx context.Context, keep []lb.Address) ([]lb.Address, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -163,7 +183,7 @@ func (l *Links) Sweep(ctx context.Context, keep []lb.Address) ([]lb.Address, err
 	var removed []lb.Address
 	var faults []error
 	for _, a := range union(there, nil) {
-		if !there[a] || a.Link == "lo" {
+		if !there[a] || (a.Link == loopback && l.drains.read().copyOf(a.IP, l.now())) {
 			continue
 		}
 		if err := l.removeOne(k, a); err != nil {

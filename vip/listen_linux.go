@@ -78,13 +78,14 @@ func (l *Links) listen(ctx context.Context) error {
 // listenAt reports claims of the addresses on one link until ctx ends, also
 // across the link's absence.
 func (l *Links) listenAt(ctx context.Context, at place, ips []netip.Addr) {
-	seen := claims{}
+	seen, asked := claims{}, claims{}
 	said := ""
 	for ctx.Err() == nil {
 		e, err := listen(at.link, ips)
 		if err == nil {
+			e.join()
 			stop := context.AfterFunc(ctx, func() { e.conn.Close() })
-			err = l.hear(e, seen)
+			err = l.hear(e, seen, asked)
 			stop()
 			e.conn.Close()
 		}
@@ -97,14 +98,18 @@ func (l *Links) listenAt(ctx context.Context, at place, ips []netip.Addr) {
 	}
 }
 
-// hear reports the ear's claims until its socket fails.
-func (l *Links) hear(e *ear, seen claims) error {
+// hear reports the ear's claims and rivals until its socket fails.
+func (l *Links) hear(e *ear, seen, asked claims) error {
 	for {
-		c, err := e.next()
+		c, asks, err := e.next()
 		if err != nil {
 			return err
 		}
-		if !seen.news(c, l.now()) {
+		before, tell := seen, l.claimed
+		if asks {
+			before, tell = asked, l.rival
+		}
+		if !before.news(c, l.now()) {
 			continue
 		}
 		// Asked anew for each report: a bond or a new link may have brought
@@ -114,7 +119,7 @@ func (l *Links) hear(e *ear, seen claims) error {
 			return err
 		}
 		if !own[string(c.MAC)] {
-			l.claimed(c)
+			tell(c)
 		}
 	}
 }

@@ -18,6 +18,10 @@ const (
 	naTarget = etherLen + ipv6Len + 8
 	// naType is the ICMPv6 type of a neighbour advertisement.
 	naType = 136
+	// nsType is that of a solicitation; its target stands at the same place.
+	nsType = 135
+	// ipv6Src is where the source address stands in a frame.
+	ipv6Src = etherLen + 8
 )
 
 // naAnnouncement is an unsolicited neighbour advertisement to all nodes (RFC
@@ -89,6 +93,29 @@ func naClaim(frame []byte) (netip.Addr, net.HardwareAddr, bool) {
 	return na.TargetAddress, net.HardwareAddr(append([]byte(nil), frame[6:12]...)), true
 }
 
+// nsAsks reads the solicitation of duplicate address detection (RFC 4862
+// §5.4.2): the address that its sender wants to take, and the frame's source
+// MAC. Anything else gives false.
+func nsAsks(frame []byte) (netip.Addr, net.HardwareAddr, bool) {
+	body, ok := icmpBody(frame)
+	if !ok || body[0] != nsType || body[1] != 0 {
+		return netip.Addr{}, nil, false
+	}
+	src, ok := netip.AddrFromSlice(frame[ipv6Src : ipv6Src+16])
+	if !ok || !src.IsUnspecified() {
+		return netip.Addr{}, nil, false
+	}
+	m, err := ndp.ParseMessage(body)
+	if err != nil {
+		return netip.Addr{}, nil, false
+	}
+	ns, ok := m.(*ndp.NeighborSolicitation)
+	if !ok || ns.TargetAddress.IsMulticast() {
+		return netip.Addr{}, nil, false
+	}
+	return ns.TargetAddress, net.HardwareAddr(append([]byte(nil), frame[6:12]...)), true
+}
+
 // icmpBody finds the ICMPv6 message, at least 4 bytes, of an IPv6 frame with
 // hop limit 255, which no router forwarded (RFC 4861 §11.2).
 func icmpBody(frame []byte) ([]byte, bool) {
@@ -106,8 +133,9 @@ func icmpBody(frame []byte) ([]byte, bool) {
 	return ip[ipv6Len : ipv6Len+size], true
 }
 
-// naFilter lets only neighbour advertisements pass whose target ends in the
-// same 32 bits as one of ips; naClaim then compares the whole address.
+// naFilter lets only neighbour advertisements, and solicitations from ::, pass
+// whose target ends in the same 32 bits as one of ips; naClaim and nsAsks then
+// look at the whole addresses. Of the source the last 32 bits decide.
 func naFilter(ips []netip.Addr) ([]bpf.RawInstruction, error) {
 	words := make([]uint32, len(ips))
 	for i, ip := range ips {
@@ -119,8 +147,13 @@ func naFilter(ips []netip.Addr) ([]bpf.RawInstruction, error) {
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
 		bpf.LoadAbsolute{Off: etherLen + ipv6Len, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: naType, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: naType, SkipTrue: 5},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: nsType, SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
+		bpf.LoadAbsolute{Off: ipv6Src + 12, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.LoadAbsolute{Off: naTarget + 12, Size: 4},
 	)
-	return bpf.Assemble(append(prog, anyOf(naTarget+12, words)...))
+	return bpf.Assemble(append(prog, anyOf(words)...))
 }

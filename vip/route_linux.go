@@ -1,11 +1,41 @@
 package vip
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"mooring.dev/mooring/internal/lb"
 )
+
+// settleLimit is how long a new IPv6 address is waited for.
+const settleLimit = 100 * time.Millisecond
+
+// settle waits until the kernel takes frames for the new addresses. For IPv6,
+// also without duplicate address detection, it makes the local route and joins
+// the solicited-node group in a task of its own, after it has said that the
+// address is there (addrconf_dad_work): announced before, clients' first frames
+// would be lost.
+func settle(ctx context.Context, fresh []lb.Address) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	for _, a := range fresh {
+		for a.IP.Is6() && !taken(a.IP) && ctx.Err() == nil {
+			pause(ctx, 500*time.Microsecond)
+		}
+	}
+}
+
+// taken says whether frames for the IP come to this node. Where the kernel does
+// not say, they do.
+func taken(ip netip.Addr) bool {
+	routes, err := netlink.RouteGet(ip.AsSlice())
+	return err != nil || len(routes) == 0 || routes[0].Type == unix.RTN_LOCAL
+}
 
 // Gateways lists the default routers reached over the link, of both families.
 func Gateways(link string) ([]netip.Addr, error) {

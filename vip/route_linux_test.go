@@ -112,3 +112,27 @@ func TestOwnAddrs(t *testing.T) {
 	_, err = OwnAddrs("gone0")
 	wantError(t, err, "gone0")
 }
+
+// TestSettle: when Set is back an IPv6 address can be reached, again and again,
+// though the kernel does that part in a task of its own.
+func TestSettle(t *testing.T) {
+	lab := newLab(t)
+	l := New(Options{Now: boottime})
+	v := lab.vips()[1]
+	var many []lb.Address
+	for i := range 20 {
+		many = append(many, lb.Address{IP: netip.MustParseAddr(fmt.Sprintf("fd07::a%02x", i)), Link: lab.link})
+	}
+	if taken(v.IP) {
+		t.Error("taken before it is there")
+	}
+	for round := range 20 {
+		set(t, l, wish(30*second, append(many, v)...))
+		for _, a := range append(many, v) {
+			if !taken(a.IP) {
+				t.Fatalf("round %d: %s is not reachable yet", round, a)
+			}
+		}
+		set(t, l, lb.Holding{})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"mooring.dev/mooring/internal/lb"
@@ -19,11 +20,32 @@ import (
 // was deleted by hand, is created and, unless Quiet or Mute, announced at once as far
 // as the rate allows; Run sends the rest. Past NotAfter, before or after the
 // writes, every address is deleted and the state says Late, without an error.
+//
+// Copies that are on their links are muted and put on lo before they are deleted
+// from the links; what fails there keeps nothing from being deleted. An address
+// that is created ends the connections of this node's own programs to it: they
+// were to another node and would wait for ever, since the kernel drops what
+// comes from an address of its own.
 func (l *Links) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
 	want, err := plain(want)
 	if err != nil {
 		return lb.Held{}, err
 	}
+	// Before and after, since the lock is never to be held while nft runs: a
+	// fence must not wait.
+	before := l.copyOut(ctx, want)
+	held, err := l.hold(ctx, want)
+	after := l.copyIn(ctx, held.Have)
+	fresh := make([]netip.Addr, len(held.Added))
+	for i, a := range held.Added {
+		fresh[i] = a.IP
+	}
+	l.drains.say(resetSockets(remoteIs, fresh...))
+	return held, errors.Join(before, err, after)
+}
+
+// hold writes the addresses on the links.
+func (l *Links) hold(ctx context.Context, want lb.Holding) (lb.Held, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k, err := openKernel()
@@ -41,6 +63,7 @@ func (l *Links) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
 	if l.late(want) {
 		return l.letGo(k, want)
 	}
+	settle(ctx, held.Added)
 	l.tell(want, held)
 	return held, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -436,18 +437,25 @@ func TestSweep(t *testing.T) {
 	foreign := nodad(t, "10.7.0.6/32") // our form, not our mark
 	foreign.ValidLft = 30
 	must(t, netlink.AddrAdd(link, foreign))
-	// A copy on lo serves connections that are still drained.
+	// Copies on lo serve connections that are still drained, if the state says so.
 	k, err := openKernel()
 	must(t, err)
 	defer k.close()
-	copied := lb.Address{IP: netip.MustParseAddr("10.7.0.5"), Link: "lo"}
-	must(t, k.create(copied, 30*second))
-	defer k.remove(copied) //nolint:errcheck // gone with the namespace anyway
+	copies := addrs(t, "10.7.0.5 lo, 10.7.0.4 lo, fd07::4 lo")
+	for _, c := range copies {
+		must(t, k.create(c, 30*second))
+		defer k.remove(c) //nolint:errcheck // gone with the namespace anyway
+	}
+	state := filepath.Join(t.TempDir(), "state.json")
+	must(t, saveBook(state, book{Copies: []copied{
+		{IP: copies[0].IP, Link: lab.link, Until: boottime() + 30*second},
+		{IP: copies[1].IP, Link: lab.link, Until: boottime() - second},
+	}}))
 
-	l := New(Options{Now: boottime})
+	l := New(Options{Now: boottime, State: state})
 	removed, err := l.Sweep(t.Context(), []lb.Address{third})
 	must(t, err)
-	if d := cmp.Diff(names(lab.vips()), names(removed)); d != "" {
+	if d := cmp.Diff(names(append(copies[1:], lab.vips()...)), names(removed)); d != "" {
 		t.Error(d)
 	}
 	left := lb.Address{IP: netip.MustParseAddr("10.7.0.6"), Link: lab.link}
@@ -455,7 +463,7 @@ func TestSweep(t *testing.T) {
 	if lab.has(lab.vips()[0]) || lab.has(lab.vips()[1]) || !lab.has(third, left, own) {
 		t.Error("wrong addresses are gone")
 	}
-	if found, err := k.find(copied); err != nil || found == nil {
+	if found, err := k.find(copies[0]); err != nil || found == nil {
 		t.Errorf("the copy on lo: %v, %v", found, err)
 	}
 	if removed, err = l.Sweep(t.Context(), []lb.Address{third}); err != nil || len(removed) != 0 {

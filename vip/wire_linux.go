@@ -124,6 +124,7 @@ type ear struct {
 	conn *packet.Conn
 	ips  map[netip.Addr]bool
 	read func(frame []byte) (netip.Addr, net.HardwareAddr, bool)
+	asks func(frame []byte) (netip.Addr, net.HardwareAddr, bool)
 }
 
 // listen opens an ear; ips are all of one family, not empty.
@@ -132,10 +133,10 @@ func listen(link string, ips []netip.Addr) (*ear, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &ear{ifi: ifi, ips: map[netip.Addr]bool{}, read: arpClaim}
+	e := &ear{ifi: ifi, ips: map[netip.Addr]bool{}, read: arpClaim, asks: arpAsks}
 	proto, filter := unix.ETH_P_ARP, arpFilter
 	if ips[0].Is6() {
-		e.read = naClaim
+		e.read, e.asks = naClaim, nsAsks
 		proto, filter = unix.ETH_P_IPV6, naFilter
 	}
 	var prog []bpf.RawInstruction
@@ -152,18 +153,43 @@ func listen(link string, ips []netip.Addr) (*ear, error) {
 }
 
 // next waits for the next claim of one of the ear's addresses by any host,
-// this one included. It ends with an error when the socket is closed or the
-// link goes.
-func (e *ear) next() (lb.Claim, error) {
+// this one included, or for a host that asks for one in order to take it. It
+// ends with an error when the socket is closed or the link goes.
+func (e *ear) next() (c lb.Claim, asks bool, err error) {
 	buf := make([]byte, 256)
 	for {
 		n, _, err := e.conn.ReadFrom(buf)
 		if err != nil {
-			return lb.Claim{}, fmt.Errorf("listen on %s: %v", e.ifi.Name, err)
+			return lb.Claim{}, false, fmt.Errorf("listen on %s: %v", e.ifi.Name, err)
 		}
 		if ip, mac, ok := e.read(buf[:n]); ok && e.ips[ip] {
-			return lb.Claim{IP: ip, Link: e.ifi.Name, MAC: mac}, nil
+			return lb.Claim{IP: ip, Link: e.ifi.Name, MAC: mac}, false, nil
 		}
+		if ip, mac, ok := e.asks(buf[:n]); ok && e.ips[ip] {
+			return lb.Claim{IP: ip, Link: e.ifi.Name, MAC: mac}, true, nil
+		}
+	}
+}
+
+// join makes the link take the frames to the addresses' solicited-node groups
+// (RFC 4291 §2.7.1), in which other hosts ask for them: without the address the
+// kernel is in none of them. A refusal costs rivals heard over IPv6 on links
+// that filter, so it is no error.
+func (e *ear) join() {
+	raw, err := e.conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	for ip := range e.ips {
+		if ip.Is4() {
+			continue
+		}
+		b := ip.As16()
+		m := unix.PacketMreq{Ifindex: int32(e.ifi.Index), Type: unix.PACKET_MR_MULTICAST, Alen: 6,
+			Address: [8]uint8{0x33, 0x33, 0xff, b[13], b[14], b[15]}}
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptPacketMreq(int(fd), unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m)
+		})
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 func (n *node) deliver(ev election.Event) {
 	n.agent.Deliver(ev)
 	if m, ok := ev.(election.Members); ok {
+		n.speakWith(m.All)
 		if err := keep(n.membersFile(), m.All); err != nil {
 			n.log.Warn("members not kept on disk", "err", err)
 		}
@@ -38,6 +39,11 @@ func keep(path string, v any) error {
 	if err != nil {
 		return err
 	}
+	return write(path, data)
+}
+
+// write replaces a file, which its reader sees whole.
+func write(path string, data []byte) error {
 	next := path + ".next"
 	if err := os.WriteFile(next, data, 0o600); err != nil {
 		return err // the old file stays
@@ -60,12 +66,9 @@ func recall(path string, v any) error {
 // rememberMembers gives the agent the members of the last run, until the
 // cluster has spoken.
 func (n *node) rememberMembers() {
-	var all []election.Member
-	if err := recall(n.membersFile(), &all); err != nil {
-		n.log.Warn("kept members not read", "err", err)
-	}
-	if len(all) > 0 {
+	if all := n.candidates(); len(all) > 0 {
 		n.agent.Deliver(election.Members{All: all})
+		n.speakWith(all)
 	}
 }
 
@@ -266,6 +269,8 @@ func (n *node) onNote(note election.Note) {
 		n.complain("foreign", fmt.Sprintf("a host that is no candidate says it has a VIP: MAC %s; find it and take the address from it", note.MAC))
 	case election.Became, election.Adopted:
 		n.complain("address", "")
+	case election.HelloBlocked:
+		n.complain("hello-"+note.Node, "hellos of "+note.Node+": "+note.Detail)
 	case election.AddressFailed:
 		n.complain("address", "the kernel refuses the address: "+note.Detail)
 	default:
@@ -287,6 +292,8 @@ func (n *node) report(a *agent.Agent) report {
 	if t, ok := n.elector.Acquired(); ok {
 		r.HeldSince = t
 	}
+	said := n.hello.Status()
+	r.Hello, r.Complaints = reportOf(said), n.helloComplaints(said)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for key, text := range n.complaints {

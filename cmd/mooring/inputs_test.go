@@ -204,6 +204,11 @@ func TestCheckFiles(t *testing.T) {
 	}
 }
 
+// complained is the report's, but for that of hellos that do not run.
+func (n *node) complained() []string {
+	return slices.DeleteFunc(n.report(n.agent).Complaints, func(c string) bool { return c == "hellos: not running" })
+}
+
 // TestComplaints: each stands until it is settled, is news once, and they are
 // shown in one order.
 func TestComplaints(t *testing.T) {
@@ -217,7 +222,7 @@ func TestComplaints(t *testing.T) {
 			t.Errorf("%q is news: %t, want %t", s.text, got, s.news)
 		}
 	}
-	if got := n.report(n.agent).Complaints; !slices.Equal(got, []string{"first", "second"}) {
+	if got := n.complained(); !slices.Equal(got, []string{"first", "second"}) {
 		t.Errorf("complaints %q", got)
 	}
 	n.refuse("agent.yaml:3: wrong")
@@ -250,7 +255,7 @@ func TestStrangerIsForgotten(t *testing.T) {
 		n.mu.Lock()
 		n.foreign = time.Now().Add(-s.silent)
 		n.mu.Unlock()
-		if got := n.report(n.agent).Complaints; len(got) != s.shown {
+		if got := n.complained(); len(got) != s.shown {
 			t.Errorf("after %v of silence: %v", s.silent, got)
 		}
 	}
@@ -295,7 +300,7 @@ func TestReport(t *testing.T) {
 	n := composed(t, "")
 	r := n.report(n.agent)
 	if r.Node != "n1" || r.Holder != "" || !r.HeldSince.IsZero() || r.State != "Standby" || r.Version != version ||
-		!slices.Equal(r.VIPs, []string{"10.9.0.10"}) || len(r.APIServers) != 1 || len(r.Complaints) != 0 {
+		!slices.Equal(r.VIPs, []string{"10.9.0.10"}) || len(r.APIServers) != 1 || len(n.complained()) != 0 || len(r.Complaints) != 1 {
 		t.Errorf("report %+v", r)
 	}
 }
@@ -324,7 +329,7 @@ func TestCertificateIsNotCompared(t *testing.T) {
 	if took := time.Since(begun); took > 3*time.Second {
 		t.Errorf("took %v", took)
 	}
-	if got := n.report(n.agent).Complaints; len(got) != 0 {
+	if got := n.complained(); len(got) != 0 {
 		t.Errorf("complaints %v", got)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

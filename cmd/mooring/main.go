@@ -20,6 +20,7 @@ const usage = `mooring keeps a Kubernetes cluster's addresses.
   mooring agent --config FILE         run on this node (static pod or systemd)
   mooring status [--config FILE]      who holds the VIPs, since when and why
   mooring move --to NODE              planned move; run it on the holder
+  mooring drain NODE [--undo]         hands its VIPs over and keeps them off it
   mooring config check|minimal|reference [FILE]
   mooring manifest rbac|namespace|static-pod|mooring.service
   mooring version
@@ -36,7 +37,7 @@ type command func(ctx context.Context, args []string, out io.Writer) error
 // commands are the words that may follow mooring.
 func commands() map[string]command {
 	return map[string]command{
-		"agent": cmdAgent, "status": cmdStatus, "move": cmdMove, "config": cmdConfig, "manifest": cmdManifest,
+		"agent": cmdAgent, "status": cmdStatus, "move": cmdMove, "drain": cmdDrain, "config": cmdConfig, "manifest": cmdManifest,
 		"version": func(_ context.Context, _ []string, out io.Writer) error {
 			_, err := fmt.Fprintln(out, "mooring", version)
 			return err
@@ -56,6 +57,9 @@ func run() int {
 	if len(os.Args) < 2 || os.Args[1] == "help" || os.Args[1] == "--help" || os.Args[1] == "-h" {
 		fmt.Print(usage)
 		return 0
+	}
+	if os.Args[1] == helloHelper {
+		return serveHellos()
 	}
 	cmd, ok := commands()[os.Args[1]]
 	if !ok {

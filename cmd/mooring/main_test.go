@@ -31,6 +31,7 @@ const insideEnv = "MOORING_TEST_IN_NETNS"
 // that no agent of a test ever sees this host's links. It vanishes with the
 // process, whatever happens. Under the name mooring the binary is the program.
 func TestMain(m *testing.M) {
+	helperCommand = nil // this program is another
 	program := filepath.Base(os.Args[0]) == "mooring"
 	if program || os.Getuid() != 0 || os.Getenv(insideEnv) != "" {
 		testscript.Main(m, map[string]func(){"mooring": main})

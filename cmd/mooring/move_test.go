@@ -31,11 +31,13 @@ func (s *stand) now() lb.Instant { return time.Since(s.begun) + time.Second }
 func (s *stand) Set(_ context.Context, h lb.Holding) (lb.Held, error) {
 	return lb.Held{Begun: s.now(), Have: h.Addresses}, nil
 }
-func (s *stand) Probe(context.Context, []lb.Address) ([]lb.Answer, error) { return nil, nil }
-func (s *stand) Announce(context.Context, []lb.Address) error             { return nil }
-func (s *stand) Forward(context.Context, []lb.Forward) error              { return nil }
-func (s *stand) Redirects(context.Context, []lb.Redirect) error           { return nil }
-func (s *stand) Save(election.Record) error                               { return nil }
+func (s *stand) Probe(context.Context, []lb.Address, bool) ([]lb.Answer, error) { return nil, nil }
+func (s *stand) Say(map[string]election.Say)                                    {}
+func (s *stand) Beat(lb.Instant)                                                {}
+func (s *stand) Announce(context.Context, []lb.Address) error                   { return nil }
+func (s *stand) Forward(context.Context, []lb.Forward) error                    { return nil }
+func (s *stand) Redirects(context.Context, []lb.Redirect) error                 { return nil }
+func (s *stand) Save(election.Record) error                                     { return nil }
 func (s *stand) Frontends(context.Context, []lb.Frontend) (lb.ProxyState, error) {
 	return lb.ProxyState{}, nil
 }
@@ -86,7 +88,8 @@ func inStand(t *testing.T, holds bool, story func(t *testing.T, s *stand)) {
 			Machine: election.Config{Group: group, Self: "n1", Lease: 7 * time.Second, Renew: time.Second,
 				ValidLft: 4 * time.Second},
 			VIPs:  []lb.Address{{IP: netip.MustParseAddr("192.0.2.10"), Link: "eth0"}},
-			Start: start, Addresses: s, Record: s, DataPlane: s, Memory: s, Noted: func(election.Note) {},
+			Start: start, Addresses: s, Record: s, DataPlane: s, Memory: s, Hellos: s,
+			Complain: func(string, string) {}, Noted: func(election.Note) {},
 			Now: s.now, Clock: time.Now, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 		ctx, stop := context.WithCancel(t.Context())
@@ -115,7 +118,7 @@ func TestMoveOutcomes(t *testing.T) {
 		most  time.Duration
 	}{
 		{"moved", true, "n2", func(s *stand) func(election.Swap) { return s.won(50 * time.Millisecond) },
-			"moved to n2 in 3", "", time.Second},
+			"moved to n2 in 5", "", time.Second},
 		{"to the best one", true, "", func(s *stand) func(election.Swap) { return s.won(0) },
 			"moved to n2 in", "", time.Second},
 		{"not the holder", false, "n2", nil, "", "n1 does not hold the VIPs: run this on n1", 0},

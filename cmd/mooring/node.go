@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"mooring.dev/mooring/election"
+	"mooring.dev/mooring/election/hello"
 	"mooring.dev/mooring/haproxy"
 	"mooring.dev/mooring/internal/agent"
 	"mooring.dev/mooring/internal/config"
@@ -28,16 +29,14 @@ const (
 	group = "apiserver"
 	// hedge is how long one API server may take before the next is asked too.
 	hedge = 150 * time.Millisecond
+	// probeGap is the most between two questions to the wire.
+	probeGap = 20 * time.Millisecond
 	// serverName is in every API server's certificate, whatever its address.
 	serverName = "kubernetes"
 )
 
-// links are the address sink: the kernel's addresses and the forwarding that
-// goes with a hand-over.
-type links struct {
-	*vip.Links
-	*vip.Forwarder
-}
+// links are the address sink.
+type links struct{ *vip.Links }
 
 // plane is the data plane sink.
 type plane struct {
@@ -72,7 +71,11 @@ type node struct {
 	reporter *kube.Reporter
 	elector  *election.Elector
 	watcher  *kube.Watcher
+	hello    *hello.Loop
+	keys     *kube.Keys // nil: a file has them
+	taints   *kube.Nodes
 	agent    *agent.Agent
+	born     lb.Instant
 
 	mu         sync.Mutex
 	complaints map[string]string
@@ -83,20 +86,24 @@ type node struct {
 // newNode builds a node; addresses of an earlier run that are still alive are
 // refreshed here, before anything slow.
 func newNode(cfg config.Config, s *supervisor) (*node, error) {
-	n := &node{cfg: cfg, log: s.log, registry: s.registry, complaints: map[string]string{}, down: map[string]bool{}}
+	n := &node{cfg: cfg, log: s.log, registry: s.registry, complaints: map[string]string{}, down: map[string]bool{}, born: boottime()}
 	n.refuse(s.refused)
 	if err := n.findLinks(); err != nil {
 		return nil, err
 	}
 	n.links = links{vip.New(vip.Options{
 		Now: boottime, Log: n.log, Rate: cfg.Announce.Rate, Refresh: cfg.Announce.Refresh,
-		Claimed: n.onClaim, Changed: n.onGone, LinkChanged: n.onLink,
-	}), &vip.Forwarder{}}
+		Claimed: n.onClaim, Changed: n.onGone, LinkChanged: n.onLink, Rival: n.onRival,
+		State: n.file("drain.json"), ProbeGap: min(probeGap, cfg.Hello.Interval*2/5),
+	})}
 	if err := vip.Check(n.vips, cfg.APIServer.AllowOutsideSubnet); err != nil {
 		return nil, err
 	}
 	start := n.adopt()
 	if err := n.connect(); err != nil {
+		return nil, err
+	}
+	if err := n.connectPeers(); err != nil {
 		return nil, err
 	}
 	member, err := n.member()
@@ -112,7 +119,7 @@ func newNode(cfg config.Config, s *supervisor) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n, n.compose(start)
+	return n, n.compose(start, member.MACs[0])
 }
 
 // findLinks gives each VIP its link.
@@ -185,7 +192,7 @@ func (n *node) connect() error {
 
 // member is what this node's member Lease says.
 func (n *node) member() (election.Member, error) {
-	m := election.Member{Node: n.cfg.Node, Live: true}
+	m := election.Member{Node: n.cfg.Node, Live: true, Priority: n.cfg.Priority}
 	for _, v := range n.vips {
 		mac, err := vip.MACs(v.Link)
 		if err != nil {
@@ -208,7 +215,7 @@ func (n *node) member() (election.Member, error) {
 }
 
 // compose builds the data plane and the agent.
-func (n *node) compose(start election.Started) error {
+func (n *node) compose(start election.Started, mac string) error {
 	// As the last run found it: another check would be another configuration.
 	_, err := os.Stat(n.file(clientFile))
 	auto := n.cfg.APIServer.Check.ClientCertificate == config.CertificateAuto
@@ -225,17 +232,20 @@ func (n *node) compose(start election.Started) error {
 		proxy: proxy, redirects: haproxy.NewRedirects(haproxy.RedirectOptions{Log: n.log}),
 		base: haproxy.Config{Name: group, MaxConn: n.cfg.APIServer.MaxConnections},
 	}
+	start.Forwards, start.Until = n.forwarding(n.candidates())
 	n.agent = agent.New(agent.Options{
 		Machine: election.Config{
 			Group: group, Self: n.cfg.Node, Lease: n.cfg.Lease.Duration, Renew: n.cfg.Lease.Renew,
-			ValidLft: n.cfg.Fence.ValidLifetime,
+			ValidLft: n.cfg.Fence.ValidLifetime, Drain: n.cfg.Moves.DrainTimeout,
+			Preempt: n.cfg.Moves.Preempt, PreemptDelay: n.cfg.Moves.PreemptDelay, MAC: mac,
 		},
-		VIPs: n.vips, Start: start,
+		VIPs: n.vips, Start: start, Forwards: n.links.Forwards(), Witnesses: n.witnesses(),
 		Plane: lb.Snapshot{
 			VIPs: n.cfg.APIServer.VIPs, Balance: n.cfg.APIServer.Balance == config.BalanceHAProxy,
 			Port: n.cfg.APIServer.Port, ProxyPort: n.cfg.APIServer.ProxyPort, Seeds: n.seeds(), Check: check,
 		},
 		Addresses: n.links, Record: n.elector, DataPlane: n.plane, Memory: memoryOf(n.cfg),
+		Hellos: hellos{n.hello}, Complain: func(key, text string) { n.complain(key, text) },
 		Noted: n.onNote, Now: boottime, Clock: time.Now, Log: n.log,
 	})
 	return nil
@@ -243,7 +253,7 @@ func (n *node) compose(start election.Started) error {
 
 // Probe asks for the gateways too, the witnesses that every site has. They are
 // looked up each time: a route may come by DHCP or router advertisement.
-func (l links) Probe(ctx context.Context, addrs []lb.Address) ([]lb.Answer, error) {
+func (l links) Probe(ctx context.Context, addrs []lb.Address, quick bool) ([]lb.Answer, error) {
 	out := slices.Clone(addrs)
 	for _, v := range addrs {
 		gateways, err := vip.Gateways(v.Link)
@@ -256,7 +266,23 @@ func (l links) Probe(ctx context.Context, addrs []lb.Address) ([]lb.Answer, erro
 			}
 		}
 	}
+	if quick {
+		return l.ProbeOnce(ctx, out)
+	}
 	return l.Links.Probe(ctx, out)
+}
+
+// witnesses are the configuration's, on the links of the VIPs of their family.
+func (n *node) witnesses() []lb.Address {
+	var out []lb.Address
+	for _, ip := range n.cfg.Witnesses {
+		for _, v := range n.vips {
+			if a := (lb.Address{IP: ip, Link: v.Link}); v.IP.Is4() == ip.Is4() && !slices.Contains(out, a) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
 }
 
 // run works until quit ends, which hands the group over, or reload does, which
@@ -279,7 +305,7 @@ func (n *node) run(quit, reload context.Context) error {
 	defer stop()
 	for _, task := range []func(context.Context) error{
 		n.links.Run, n.servers.Run, n.watcher.Run, n.reporter.Run, n.elector.Run, n.plane.proxy.Run, n.plane.redirects.Run,
-		n.watchCertificate,
+		n.watchCertificate, n.hello.Run, n.followKeys, n.taints.Run, n.watchHealth,
 		func(ctx context.Context) error { return n.serveMetrics(ctx, n.agent) },
 		func(ctx context.Context) error { return n.serveSocket(ctx, n.agent) },
 	} {

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -32,6 +34,8 @@ type report struct {
 	Version    string             `json:"version"`
 	HeldSince  time.Time          `json:"heldSince"`
 	APIServers []kube.ServerState `json:"apiServers"`
+	// Hello is how this node hears the other candidates.
+	Hello helloReport `json:"hello"`
 	// Complaints are conditions that somebody should look at.
 	Complaints []string `json:"complaints,omitempty"`
 }
@@ -48,19 +52,33 @@ func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
 		fmt.Fprintf(fs.Output(), "mooring status: -o %s: write table or json\n", *asJSON)
 		return errUsage
 	}
-	body, err := ask(ctx, *path, http.MethodGet, "/status")
+	if *asJSON == "json" {
+		// As it came: an agent of another version may say more than is known here.
+		body, err := ask(ctx, *path, http.MethodGet, "/status")
+		if err != nil {
+			return err
+		}
+		_, err = out.Write(body)
+		return err
+	}
+	r, err := statusOf(ctx, *path)
 	if err != nil {
 		return err
 	}
-	if *asJSON == "json" {
-		_, err := out.Write(body)
-		return err
-	}
-	var r report
-	if err := json.Unmarshal(body, &r); err != nil {
-		return fmt.Errorf("the agent's answer is not a status (another version?): %v", err)
-	}
 	return printStatus(out, r, time.Now())
+}
+
+// statusOf asks this node's agent.
+func statusOf(ctx context.Context, path string) (report, error) {
+	var r report
+	body, err := ask(ctx, path, http.MethodGet, "/status")
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(body, &r); err != nil {
+		return r, fmt.Errorf("the agent's answer is not a status (another version?): %v", err)
+	}
+	return r, nil
 }
 
 // cmdMove waits for the end of the move, so that a script can go on after it.
@@ -155,6 +173,9 @@ func printStatus(out io.Writer, r report, now time.Time) error {
 		return err
 	}
 	printPlane(out, r)
+	if err := printPeers(out, r, now); err != nil {
+		return err
+	}
 	for _, c := range r.Complaints {
 		fmt.Fprintln(out, "!", c)
 	}
@@ -166,6 +187,8 @@ func stateHere(r report) string {
 	switch {
 	case r.HeldFor == 0:
 		return r.State
+	case r.Provisional:
+		return fmt.Sprintf("%s (claimed while no API server answers), fence %.1fs", r.State, r.Fence)
 	case !r.Confirmed:
 		return fmt.Sprintf("%s (no API server confirms), fence %.1fs", r.State, r.Fence)
 	default:
@@ -199,12 +222,70 @@ func printPlane(out io.Writer, r report) {
 	var nodes []string
 	for _, m := range r.Members {
 		name := m.Node
-		if !m.Live {
+		switch {
+		case m.Drain:
+			name += " (drained)"
+		case !m.Live:
 			name += " (not live)"
 		}
 		nodes = append(nodes, name)
 	}
 	fmt.Fprintf(out, "candidates, best first: %s\n", orNone(strings.Join(nodes, ", ")))
+}
+
+// printPeers tells how the hellos go, a line for each peer.
+func printPeers(out io.Writer, r report, now time.Time) error {
+	if r.Forwards != "" {
+		fmt.Fprintf(out, "connections made before the last move go on through %s\n", r.Forwards)
+	}
+	if r.Hello.Interval == "" && len(r.Peers) == 0 {
+		return nil // an agent that knows no hellos
+	}
+	pace := "with real-time priority"
+	if !r.Hello.Realtime {
+		pace = "without real-time priority, so a dead holder is noticed later"
+	}
+	fmt.Fprintf(out, "\nhellos: every %s, %s%s\n", r.Hello.Interval, pace, refusals(r.Hello))
+	if len(r.Peers) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "PEER\tHELLOS\tSAYS\tSINCE")
+	for _, p := range r.Peers {
+		since := "-"
+		if p.Heard != 0 {
+			since = ago(now, now.Add(-time.Duration(p.Heard*float64(time.Second))))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", p.Node, p.State, says(p), since)
+	}
+	return w.Flush()
+}
+
+// says is what a peer's last hello told.
+func says(p agent.PeerStatus) string {
+	if p.Says == "" {
+		return "-"
+	}
+	text := fmt.Sprintf("%s, term %d", p.Says, p.Term)
+	if !p.Healthy {
+		text += ", not serving"
+	}
+	return text
+}
+
+// refusals counts the datagrams that were not believed, by whom they said they
+// came from and why.
+func refusals(h helloReport) string {
+	var out []string
+	for _, from := range slices.Sorted(maps.Keys(h.Refused)) {
+		for _, why := range slices.Sorted(maps.Keys(h.Refused[from])) {
+			out = append(out, fmt.Sprintf("%s: %s %d", from, why, h.Refused[from][why]))
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return "; refused of " + strings.Join(out, ", ")
 }
 
 // orNone keeps a sentence readable when a list is empty.

@@ -31,11 +31,16 @@ func holding() report {
 			Members: []election.Member{
 				{Node: "n1", Live: true}, {Node: "n3", Live: true}, {Node: "n2"},
 			},
+			Peers: []agent.PeerStatus{
+				{Node: "n2", State: "unknown"},
+				{Node: "n3", State: "up", Says: "Standby", Term: 7, Healthy: true, Heard: 600},
+			},
 			Moves: []agent.Move{{At: noon().Add(-time.Minute), Reason: election.Sure, Took: time.Second}},
 			Last: &agent.Move{
 				At: noon().Add(-time.Hour), Reason: election.Became, Cause: election.CauseMove, Took: 83456 * time.Microsecond,
 			},
 		},
+		Hello:      helloReport{Realtime: true, Interval: "50ms"},
 		HeldSince:  noon().Add(-90 * time.Minute),
 		APIServers: []kube.ServerState{{Addr: "127.0.0.1:6443"}, {Addr: "10.0.0.12:6443", Suspect: true, Why: "refused"}},
 	}
@@ -45,7 +50,9 @@ func holding() report {
 func TestPrintStatus(t *testing.T) {
 	const head = "VIP         HOLDER  SINCE  STATE HERE           LAST MOVE  CAUSE  TOOK\n"
 	const tail = "\nload balancer: serving, API servers up: s-10-0-0-11-6443 s-10-0-0-12-6443\n" +
-		"this agent asks: 127.0.0.1:6443, 10.0.0.12:6443 (refused)\ncandidates, best first: n1, n3, n2 (not live)\n"
+		"this agent asks: 127.0.0.1:6443, 10.0.0.12:6443 (refused)\ncandidates, best first: n1, n3, n2 (not live)\n" +
+		"\nhellos: every 50ms, with real-time priority\n" +
+		"PEER  HELLOS   SAYS             SINCE\nn2    unknown  -                -\nn3    up       Standby, term 7  10m\n"
 	stories := []struct {
 		name   string
 		change func(*report)
@@ -82,6 +89,27 @@ func TestPrintStatus(t *testing.T) {
 		{"no API server passes its check", func(r *report) { r.Proxy.Up = nil },
 			head + "192.0.2.10  n1      90m    Holding, fence 3.2s  60m ago    move   83ms\n" +
 				strings.Replace(tail, "s-10-0-0-11-6443 s-10-0-0-12-6443", "none", 1)},
+		{"claimed without an API server", func(r *report) { r.Confirmed, r.Provisional = false, true },
+			"VIP         HOLDER  SINCE  STATE HERE                                                 LAST MOVE  CAUSE  TOOK\n" +
+				"192.0.2.10  n1      90m    Holding (claimed while no API server answers), fence 3.2s  60m ago    move   83ms\n" + tail},
+		{"a node is drained", func(r *report) { r.Members[2].Drain = true },
+			head + "192.0.2.10  n1      90m    Holding, fence 3.2s  60m ago    move   83ms\n" +
+				strings.Replace(tail, "n2 (not live)", "n2 (drained)", 1)},
+		{"connections outlive a move", func(r *report) { r.Forwards = "n3" },
+			head + "192.0.2.10  n1      90m    Holding, fence 3.2s  60m ago    move   83ms\n" +
+				strings.Replace(tail, "\nhellos", "connections made before the last move go on through n3\n\nhellos", 1)},
+		{"hellos without priority, some refused, and a peer that is ill", func(r *report) {
+			r.Hello = helloReport{Interval: "300ms", Refused: map[string]map[string]uint64{
+				"strangers": {"ttl": 3}, "n3": {"mac": 12, "key": 1},
+			}}
+			r.Peers = r.Peers[1:]
+			r.Peers[0] = agent.PeerStatus{Node: "n3", State: "down", Says: "Draining", Term: 6, Heard: 4.4}
+		}, head + "192.0.2.10  n1      90m    Holding, fence 3.2s  60m ago    move   83ms\n" + tail[:strings.Index(tail, "hellos")] +
+			"hellos: every 300ms, without real-time priority, so a dead holder is noticed later; " +
+			"refused of n3: key 1, n3: mac 12, strangers: ttl 3\n" +
+			"PEER  HELLOS  SAYS                           SINCE\nn3    down    Draining, term 6, not serving  4s\n"},
+		{"alone", func(r *report) { r.Peers = nil },
+			head + "192.0.2.10  n1      90m    Holding, fence 3.2s  60m ago    move   83ms\n" + tail[:strings.Index(tail, "PEER")]},
 		{"complaints", func(r *report) { r.Complaints = []string{"one thing is wrong", "another too"} },
 			head + "192.0.2.10  n1      90m    Holding, fence 3.2s  60m ago    move   83ms\n" + tail +
 				"! one thing is wrong\n! another too\n"},

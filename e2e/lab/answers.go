@@ -74,13 +74,28 @@ func contains(list []string, s string) bool {
 // within window of the question count, 0 means all until the next question.
 func (r AnswerReport) TwoHolders(window time.Duration) time.Duration {
 	var total time.Duration
-	qs := r.questions(window)
-	for i, q := range qs {
-		if len(q.macs) > 1 {
-			total += r.until(qs, i).Sub(q.at)
-		}
+	for _, c := range r.Contested(window) {
+		total += c.Duration()
 	}
 	return total
+}
+
+// Contested are the times that TwoHolders adds up.
+func (r AnswerReport) Contested(window time.Duration) []Gap {
+	var out []Gap
+	open := false
+	qs := r.questions(window)
+	for i, q := range qs {
+		two := len(q.macs) > 1
+		if two && !open {
+			out = append(out, Gap{From: q.at})
+		}
+		if two {
+			out[len(out)-1].To = r.until(qs, i)
+		}
+		open = two
+	}
+	return out
 }
 
 // until is when the question after i was put, or the end.

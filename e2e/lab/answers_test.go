@@ -183,3 +183,20 @@ func FuzzParseFrame(f *testing.F) {
 		}
 	})
 }
+
+// TestContested: neighbouring questions make one time, TwoHolders is their sum.
+func TestContested(t *testing.T) {
+	r := answersOf("1", "12", "21", "2", "", "12")
+	got := r.Contested(0)
+	if len(got) != 2 {
+		t.Fatalf("two times, not %v", got)
+	}
+	for i, want := range [][2]time.Duration{{1, 3}, {5, 6}} {
+		if got[i].From != t0.Add(want[0]*askEvery) || got[i].To != t0.Add(want[1]*askEvery) {
+			t.Errorf("contested %s-%s, want %v", got[i].From.Sub(t0), got[i].To.Sub(t0), want)
+		}
+	}
+	if sum := got[0].Duration() + got[1].Duration(); sum != r.TwoHolders(0) {
+		t.Errorf("the sum is %s, TwoHolders %s", sum, r.TwoHolders(0))
+	}
+}

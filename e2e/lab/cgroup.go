@@ -180,7 +180,7 @@ func (l *Lab) balance() {
 	nodes := l.All()
 	members := make([]member, len(nodes))
 	for i, n := range nodes {
-		members[i] = member{linked: n.linked(), etcd: n.etcd.Alive() && !n.etcd.Frozen()}
+		members[i] = member{linked: n.peered(), etcd: n.etcd.Alive() && !n.etcd.Frozen()}
 	}
 	for i, capped := range withoutQuorum(members) {
 		nodes[i].group.limit(capped)

@@ -55,7 +55,7 @@ func (l *Lab) keys() *pki {
 	nodes := l.All()
 	hosts := make([]string, len(nodes))
 	for i, n := range nodes {
-		hosts[i] = n.IP()
+		hosts[i] = n.apiIP().String()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,6 +76,9 @@ func (l *Lab) servingSANs(nodes []*Node) []string {
 		"kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 	for _, n := range nodes {
 		sans = append(sans, n.name, n.IP(), n.IP6())
+		if n.api4.IsValid() {
+			sans = append(sans, n.api4.String(), n.api6.String())
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,11 +92,12 @@ func (l *Lab) servingSANs(nodes []*Node) []string {
 func (l *Lab) etcdArgs(n *Node) []string {
 	var peers []string
 	for _, m := range l.All() {
-		peers = append(peers, fmt.Sprintf("%s=https://%s:2380", m.name, m.IP()))
+		peers = append(peers, fmt.Sprintf("%s=https://%s:2380", m.name, m.apiIP()))
 	}
-	k, client, peer := l.keys(), "https://"+n.IP()+":2379", "https://"+n.IP()+":2380"
+	k, client, peer := l.keys(), "https://"+n.apiIP().String()+":2379", "https://"+n.apiIP().String()+":2380"
 	return []string{l.cluster, "etcd", "--name=" + n.name, "--data-dir=" + filepath.Join(n.Dir(), "etcd"),
 		"--listen-client-urls=https://127.0.0.1:2379," + client, "--advertise-client-urls=" + client,
+		"--listen-metrics-urls=http://127.0.0.1:2381",
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
 		"--initial-cluster=" + strings.Join(peers, ","), "--initial-cluster-state=new",
 		"--cert-file=" + k.path("etcd.crt"), "--key-file=" + k.path("etcd.key"),
@@ -112,7 +116,7 @@ func (l *Lab) apiArgs(n *Node) []string {
 		"--etcd-servers=https://127.0.0.1:2379", "--etcd-cafile=" + k.path("etcd-ca.crt"),
 		"--etcd-certfile=" + k.path("etcd.crt"), "--etcd-keyfile=" + k.path("etcd.key"),
 		// No --bind-address: *:6443 as kubeadm has it, both families.
-		"--advertise-address=" + n.IP(), "--secure-port=6443", "--client-ca-file=" + k.path("ca.crt"),
+		"--advertise-address=" + n.apiIP().String(), "--secure-port=6443", "--client-ca-file=" + k.path("ca.crt"),
 		"--tls-cert-file=" + k.path("apiserver-"+n.name+".crt"),
 		"--tls-private-key-file=" + k.path("apiserver-"+n.name+".key"),
 		"--service-account-key-file=" + k.path("sa.pub"), "--service-account-signing-key-file=" + k.path("sa.key"),
@@ -157,6 +161,22 @@ func (l *Lab) on() []*Node {
 		}
 	}
 	return out
+}
+
+// Leader is the node whose etcd leads, nil if none does or says so within 1 s.
+func (l *Lab) Leader() *Node {
+	for _, n := range l.on() {
+		resp, err := n.HTTP(time.Second).Get("http://127.0.0.1:2381/metrics")
+		if err != nil {
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err == nil && strings.Contains(string(body), "\netcd_server_is_leader 1\n") {
+			return n
+		}
+	}
+	return nil
 }
 
 // Ready says whether the node's API server answers /readyz with ok within 2 s.

@@ -41,6 +41,18 @@ func TestControlPlane(t *testing.T) {
 	t.Run("an API server killed and started", func(t *testing.T) { killOneServer(t, l) })
 	t.Run("every API server hung", func(t *testing.T) { hangAll(t, l) })
 	t.Run("every API server killed", func(t *testing.T) { killAllServers(t, l) })
+	t.Run("one etcd leads", func(t *testing.T) {
+		old := l.Leader()
+		old.Etcd().Freeze()
+		l.Eventually(10*time.Second, "another etcd leads", func() bool {
+			now := l.Leader()
+			return now != nil && now.Name() != old.Name()
+		})
+		old.Etcd().Thaw()
+		l.AwaitReady()
+	})
+	t.Run("streams", func(t *testing.T) { streams(t, l) })
+	t.Run("streams break", func(t *testing.T) { streamsBreak(t, l) })
 	t.Run("power cut of a node", func(t *testing.T) { powerCut(t, l) })
 	t.Run("a cut-off control plane does not spin", func(t *testing.T) { cutOffIsCapped(t, l) })
 	t.Run("controllers", func(t *testing.T) { controllers(t, l) })

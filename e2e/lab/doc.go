@@ -23,9 +23,14 @@
 //	if r := answers.Stop(); r.TwoHolders(0) > 0 { t.Errorf("two owners: %s", r) }
 //
 // Ways to break things: [Node.Kill] and [Node.Boot] (power), [Host.CutLink] with
-// [CarrierLoss] or [SilentCut] and [Host.HealLink] (cable, switch path),
+// [CarrierLoss], [SilentCut], [Mute] or [Deaf] and [Host.HealLink] (cable, switch
+// path, one direction of it), [Lab.TwoLinks] to cut clients and API apart,
 // [Node.Freeze] and [Node.Thaw] (a stalled machine whose kernel still answers),
 // the same on one [Process], and [Lab.StopAPI] (every API server hung or dead).
+//
+// Ways to look: [Host.Probe] (connections), [Host.UDPProbe] (datagrams of one flow,
+// and which node answered), [Host.Requests] (HTTPS), [Host.Watch], [Host.Upgraded]
+// and [Host.Download] (connections that live long), [Wire.Answers] (who answers ARP).
 //
 // Whatever happens to the test, its namespaces and processes go away: Cleanup
 // does it when the test ends, a small watchdog process does it when the test

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -27,14 +28,16 @@ type Host struct {
 	octet    int
 	ip4, ip6 netip.Addr
 	mac      net.HardwareAddr
+	api4     netip.Addr          // of eth1; the zero value without a second link
+	api6     netip.Addr          //
 	forward  bool                // forwards packets, as Kubernetes nodes and routers do
 	attach   func(*Host) error   // how its eth0 gets connected; a pod's differs
 	detach   func(*Host) error   // pulls the cable for good, before the namespace goes
 	onPlug   []func(*Host) error // what else to set up after each power-on
 
 	mu    sync.Mutex
-	ns    *space // nil while switched off
-	cut   bool
+	ns    *space        // nil while switched off
+	cut   map[Link]bool // links that are not whole
 	procs []*Process
 }
 
@@ -58,7 +61,7 @@ func (h *Host) plug() error {
 		return err
 	}
 	h.mu.Lock()
-	h.ns, h.cut = ns, false
+	h.ns, h.cut = ns, map[Link]bool{}
 	h.mu.Unlock()
 	if err := os.MkdirAll(filepath.Join(h.Dir(), "log"), 0o755); err != nil {
 		return err
@@ -84,21 +87,33 @@ func (h *Host) plug() error {
 
 // attachToSwitch is how every host but a pod is connected.
 func attachToSwitch(h *Host) error {
-	if err := plugVeth(h.lab.sw, h.space(), h.name, h.mac); err != nil {
+	for _, c := range h.cables() {
+		if err := plugVeth(h.lab.sw, h.space(), c); err != nil {
+			return err
+		}
+	}
+	if err := configure(h.space(), h.ip4, h.ip6); err != nil || !h.api4.IsValid() {
 		return err
 	}
-	return configure(h.space(), h.ip4, h.ip6)
+	return configureAPILink(h.space(), h.api4, h.api6)
 }
 
 // detachFromSwitch leaves no port behind: to its neighbours the host is off.
-func detachFromSwitch(h *Host) error { return removePort(h.lab.sw, h.name) }
+func detachFromSwitch(h *Host) error {
+	var errs []error
+	for _, c := range h.cables() {
+		// A rule left behind would wait for the next port of its name.
+		errs = append(errs, removePort(h.lab.sw, c.port), openPort(h.lab.sw, c.port))
+	}
+	return errors.Join(errs...)
+}
 
 // powerOff ends every process at once and removes the namespace with everything
 // its kernel knew: addresses, rules, connections.
 func (h *Host) powerOff() error {
 	h.mu.Lock()
 	ns := h.ns
-	h.ns, h.cut = nil, false
+	h.ns = nil
 	h.mu.Unlock()
 	if ns == nil {
 		return nil
@@ -142,51 +157,6 @@ func (h *Host) Namespace() string { return h.lab.prefix + h.name }
 
 // Dir is the host's own directory, its disk: it outlives Kill, except for run.
 func (h *Host) Dir() string { return filepath.Join(h.lab.dir, h.name) }
-
-// CutLink takes the host off the network in the given way until HealLink.
-func (h *Host) CutLink(how Cut) {
-	var err error
-	if how == SilentCut {
-		err = setPort(h.lab.sw, h.name, portDisabled)
-	} else {
-		err = h.setCarrier(false)
-	}
-	h.markCut(true, err)
-}
-
-// HealLink undoes CutLink of either kind.
-func (h *Host) HealLink() {
-	err := h.setCarrier(true)
-	if err == nil {
-		err = setPort(h.lab.sw, h.name, portForwarding)
-	}
-	h.markCut(false, err)
-}
-
-// setCarrier works at the switch's end, as a pulled cable does: the host's own end
-// stays up and keeps its addresses.
-func (h *Host) setCarrier(on bool) error {
-	return h.lab.sw.netlink(func(nh *netlink.Handle) error { return setUp(nh, h.name, on) })
-}
-
-// markCut records the cut for balance: without its peers the host's control plane
-// is about to spin.
-func (h *Host) markCut(cut bool, err error) {
-	if err != nil {
-		h.lab.fatalf("link of %s: %v", h.name, err)
-	}
-	h.mu.Lock()
-	h.cut = cut
-	h.mu.Unlock()
-	h.lab.balance()
-}
-
-// linked says that the host is on and its cable is whole.
-func (h *Host) linked() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.ns != nil && !h.cut
-}
 
 // Has says whether the address is on one of the host's links, lo excepted: an
 // address on lo is not announced. A host that is off has none.

@@ -23,8 +23,9 @@ func (l *Lab) Kube() kubernetes.Interface {
 	return cs
 }
 
-// RESTConfig is what Kube uses, for other kinds of clients. Connections start in
-// the client's host and go to a node whose API server lives, whatever the Host says.
+// RESTConfig is what Kube uses, for other kinds of clients. Connections go to a
+// node whose API server lives, whatever the Host says, and start on that node
+// itself, as from its console: no cut of a link is in the way.
 func (l *Lab) RESTConfig() *rest.Config {
 	cert, key, err := l.keys().client("kubernetes-admin", "system:masters")
 	l.must(err)
@@ -47,7 +48,7 @@ func (l *Lab) dialLiving(ctx context.Context, _, _ string) (net.Conn, error) {
 	if n == nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errNoAPI}
 	}
-	return l.Client().space().dial(ctx, netip.AddrPortFrom(n.ip4, 6443))
+	return n.space().dial(ctx, netip.AddrPortFrom(n.ip4, 6443))
 }
 
 // living is the first node whose API server can answer: on, connected, neither
@@ -120,8 +121,8 @@ func (n *Node) object() *corev1.Node {
 		}},
 		Status: corev1.NodeStatus{
 			Addresses: []corev1.NodeAddress{
-				{Type: corev1.NodeInternalIP, Address: n.IP()},
-				{Type: corev1.NodeInternalIP, Address: n.IP6()},
+				{Type: corev1.NodeInternalIP, Address: n.apiIP().String()},
+				{Type: corev1.NodeInternalIP, Address: n.apiIP6().String()},
 				{Type: corev1.NodeHostName, Address: n.name},
 			},
 			Conditions: []corev1.NodeCondition{{

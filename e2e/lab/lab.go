@@ -40,17 +40,20 @@ type Lab struct {
 	guard  *watchdog
 	groups *cgroups
 
-	mu      sync.Mutex // guards what follows; never held while a process or namespace is waited for
-	hosts   []*Host
-	nodes   []*Node
-	vips    []string
-	noVIP   bool // serving certificates do not name the VIPs
-	next    int  // last octet of the next extra host
-	stops   []func()
-	failed  bool // the lab itself called Fatalf
-	booted  bool // the control plane was ready once: from now on a cut-off pair is capped
-	pki     *pki
-	cluster string // path of the Kubernetes binary
+	mu       sync.Mutex // guards what follows; never held while a process or namespace is waited for
+	hosts    []*Host
+	nodes    []*Node
+	vips     []string
+	noVIP    bool // serving certificates do not name the VIPs
+	twoLinks bool // nodes have an eth1 for etcd and the API servers
+	next     int  // last octet of the next extra host
+	stops    []func()
+	backend  bool // the pod that API servers proxy to is there
+	pulse    bool // the ConfigMap that watches look at changes
+	failed   bool // the lab itself called Fatalf
+	booted   bool // the control plane was ready once: from now on a cut-off pair is capped
+	pki      *pki
+	cluster  string // path of the Kubernetes binary
 }
 
 // New makes an empty lab: a switch, no hosts. It is torn down by t.Cleanup. What
@@ -98,6 +101,10 @@ func (l *Lab) Nodes(n int) []*Node {
 	for i := 1; i <= n; i++ {
 		node := &Node{Host: newHost(l, fmt.Sprintf("n%d", i), 10+i), index: i, group: l.groups.add(fmt.Sprintf("n%d", i))}
 		node.forward = true
+		if l.twoLinks {
+			node.api4 = netip.AddrFrom4([4]byte{10, 98, 0, byte(10 + i)})
+			node.api6 = netip.MustParseAddr(fmt.Sprintf("fd9a::%d", 10+i))
+		}
 		l.must(node.plug())
 		l.mu.Lock()
 		l.nodes = append(l.nodes, node)

@@ -6,28 +6,14 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // bridgeName is the switch; every host has a port on it with the host's name.
-const bridgeName = "br0"
-
-// Cut says how a link is cut.
-type Cut int
-
+// apiBridge is the second one, with TwoLinks: ports "n1-api" ….
 const (
-	// CarrierLoss is a pulled cable: the host's interface loses its carrier.
-	CarrierLoss Cut = iota
-	// SilentCut is a dead path inside the switch: frames vanish in both
-	// directions and the host's interface notices nothing.
-	SilentCut
-)
-
-// Bridge port states of the kernel, include/uapi/linux/if_bridge.h.
-const (
-	portDisabled   = 0
-	portForwarding = 3
+	bridgeName = "br0"
+	apiBridge  = "br1"
 )
 
 // openSwitch makes the bridge. It is also the default gateway, so that hosts have
@@ -57,6 +43,19 @@ func (l *Lab) openSwitch() error {
 	})
 }
 
+// openSecondSwitch makes a bridge that only nodes are on: it routes nowhere.
+func openSecondSwitch(sw *space) error {
+	return sw.netlink(func(h *netlink.Handle) error {
+		off := false
+		br := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs(), MulticastSnooping: &off}
+		br.Name = apiBridge
+		if err := h.LinkAdd(br); err != nil {
+			return fmt.Errorf("making the second switch: %w", err)
+		}
+		return up(h, apiBridge)
+	})
+}
+
 // quietIPv6 switches off duplicate detection and router discovery before any link
 // exists: an address must be usable at once, and nothing may appear by itself.
 func quietIPv6(s *space) error {
@@ -69,22 +68,31 @@ func quietIPv6(s *space) error {
 	return s.sysctl(set...)
 }
 
-// plugVeth connects host's eth0 to a new port of the switch.
-func plugVeth(sw, host *space, port string, mac net.HardwareAddr) error {
+// plugVeth connects a host's link to a new port of its switch.
+func plugVeth(sw, host *space, c cable) error {
 	return sw.netlink(func(h *netlink.Handle) error {
-		br, err := h.LinkByName(bridgeName)
+		br, err := h.LinkByName(c.bridge)
 		if err != nil {
 			return fmt.Errorf("switch: %w", err)
 		}
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MasterIndex = port, br.Attrs().Index
-		veth := &netlink.Veth{
-			LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(host.fd),
-		}
+		attrs.Name, attrs.MasterIndex = c.port, br.Attrs().Index
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: string(c.link), PeerHardwareAddr: c.mac,
+			PeerNamespace: netlink.NsFd(host.fd)}
 		if err := h.LinkAdd(veth); err != nil {
-			return fmt.Errorf("cable of %s: %w", port, err)
+			return fmt.Errorf("cable of %s: %w", c.port, err)
 		}
-		return up(h, port)
+		return up(h, c.port)
+	})
+}
+
+// configureAPILink gives a node's eth1 its address; it leads to the nodes alone.
+func configureAPILink(s *space, ip4, ip6 netip.Addr) error {
+	return s.netlink(func(h *netlink.Handle) error {
+		if err := addAddrs(h, string(APILink), ip4.String()+"/24", ip6.String()+"/64"); err != nil {
+			return err
+		}
+		return up(h, string(APILink))
 	})
 }
 
@@ -153,27 +161,6 @@ func setUp(h *netlink.Handle, link string, on bool) error {
 		return h.LinkSetUp(dev)
 	}
 	return h.LinkSetDown(dev)
-}
-
-// setPort opens or closes a port of the switch without touching its carrier.
-// A detached port would not do: the switch's own stack would get its frames and
-// answer for the gateway. The library has no call for this attribute.
-func setPort(sw *space, port string, state uint8) error {
-	index, err := linkIndex(sw, port)
-	if err != nil {
-		return fmt.Errorf("switch: %w", err)
-	}
-	return sw.do(func() error {
-		req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
-		msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
-		msg.Index = int32(index)
-		req.AddData(msg)
-		info := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-		info.AddRtAttr(nl.IFLA_BRPORT_STATE, []byte{state})
-		req.AddData(info)
-		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-		return err
-	})
 }
 
 // removePort deletes the switch's end of a cable and with it the host's end.

@@ -15,6 +15,7 @@ type Node struct {
 	group *cgroup // etcd and kube-apiserver, slowed down while cut off
 	etcd  *Process
 	api   *Process
+	echo  *Process // answers datagrams; nil until a UDPProbe needs it
 	pods  []*Host
 	wake  []*Process // what Kill ended and Boot starts again
 }

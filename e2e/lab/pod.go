@@ -109,9 +109,13 @@ func (l *Lab) routePods() error {
 				if to.name == owner || len(to.pods) == 0 {
 					continue
 				}
+				via4, via6 := to.apiIP().String(), to.apiIP6().String()
+				if owner == "" { // the gateway is on the first switch alone
+					via4, via6 = to.IP(), to.IP6()
+				}
 				routes := [][2]string{
-					{fmt.Sprintf("10.244.%d.0/24", to.index), to.IP()},
-					{fmt.Sprintf("fd98:%d::/64", to.index), to.IP6()},
+					{fmt.Sprintf("10.244.%d.0/24", to.index), via4},
+					{fmt.Sprintf("fd98:%d::/64", to.index), via6},
 				}
 				if err := addRoutes(nh, routes...); err != nil {
 					return err

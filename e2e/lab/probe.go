@@ -31,6 +31,7 @@ type Probe struct {
 	every time.Duration
 	limit time.Duration
 	ask   func(context.Context) (server string, err error)
+	after func() error // what to close at the end, if anything
 
 	cancel context.CancelFunc
 	ended  chan struct{}
@@ -138,6 +139,9 @@ func (p *Probe) Stop() Report {
 		end := time.Now()
 		p.cancel()
 		<-p.ended
+		if p.after != nil {
+			_ = p.after() // a socket: nothing is lost with it
+		}
 		p.report = summarize(p.attempts, end)
 	})
 	return p.report
@@ -159,7 +163,8 @@ func class(err error) string {
 		return ""
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.EPIPE):
 		return "reset"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "unreachable"

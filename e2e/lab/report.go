@@ -36,7 +36,14 @@ type Report struct {
 	Median     time.Duration  // of the successful attempts
 	Pause      time.Duration  // longest time in which the probe itself did not start an attempt
 	Errors     map[string]int // failures by class
-	ByServer   map[string]int // successes by the node whose API server answered; empty for plain TCP
+	ByServer   map[string]int // successes by the node that answered; empty for plain TCP
+	Spans      []Span         // who answered when, in order; empty for plain TCP
+}
+
+// Span is a time in which one node answered all attempts that succeeded.
+type Span struct {
+	Server   string
+	From, To time.Time // of the first and the last of them
 }
 
 // summarize computes a report; end is when the probe was stopped.
@@ -58,6 +65,7 @@ func summarize(attempts []attempt, end time.Time) Report {
 		good = append(good, a.took)
 		if a.server != "" {
 			r.ByServer[a.server]++
+			r.Spans = extend(r.Spans, a)
 		}
 	}
 	r.Outages = gaps(attempts, end)
@@ -69,6 +77,15 @@ func summarize(attempts []attempt, end time.Time) Report {
 		r.Slowest, r.Median = good[len(good)-1], good[len(good)/2]
 	}
 	return r
+}
+
+// extend adds a success to the last span if it is the same server's.
+func extend(spans []Span, a attempt) []Span {
+	if n := len(spans); n > 0 && spans[n-1].Server == a.server {
+		spans[n-1].To = a.at
+		return spans
+	}
+	return append(spans, Span{Server: a.server, From: a.at, To: a.at})
 }
 
 // gaps wants the attempts in order. Any success ends a gap: two outages with one

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -93,5 +94,28 @@ func TestSince(t *testing.T) {
 	r := summarize(attempts, end)
 	if got := r.Since(r.Begin.Add(25 * time.Millisecond)); len(got) != 1 || got[0].Duration() != 20*time.Millisecond {
 		t.Errorf("only the second outage ended after 25 ms, not %v", got)
+	}
+}
+
+// TestSpans: who answered when; failures and plain connections make no span.
+func TestSpans(t *testing.T) {
+	for story1, want := range map[string]string{
+		"":          "",
+		"...":       "",
+		"111":       "n1 0-20",
+		"11xx22":    "n1 0-10 n2 40-50",
+		"1x1":       "n1 0-20",
+		"121":       "n1 0-0 n2 10-10 n1 20-20",
+		"r2222xxxx": "n2 10-40",
+	} {
+		attempts, end := story(story1)
+		var got []string
+		for _, s := range summarize(attempts, end).Spans {
+			begin := time.Unix(1000, 0)
+			got = append(got, fmt.Sprintf("%s %d-%d", s.Server, s.From.Sub(begin).Milliseconds(), s.To.Sub(begin).Milliseconds()))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %q, want %q", story1, got, want)
+		}
 	}
 }

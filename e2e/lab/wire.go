@@ -49,7 +49,7 @@ func (l *Lab) Wire() *Wire {
 // openTap makes a packet socket on the bridge. A promiscuous bridge hands up all
 // it forwards.
 func openTap(sw *space) (int, error) {
-	fd, err := sw.socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // protocol 0: nothing until the filter is in place
+	fd, err := sw.socket(unix.AF_PACKET, unix.SOCK_RAW) // protocol 0: nothing until the filter is in place
 	if err != nil {
 		return 0, err
 	}
@@ -181,13 +181,14 @@ func (w *Wire) lost() int {
 	return w.missed
 }
 
-// Answers asks who has the address every 100 ms, from a host of its own, with an
+// Answers asks who has the address again and again, from a host of its own, with an
 // ARP request or a neighbour solicitation, and notes who answers.
 type Answers struct {
 	wire     *Wire
 	observer *Host
 	ip       netip.Addr
 	send     *os.File
+	every    time.Duration
 	begun    time.Time
 	cancel   context.CancelFunc
 	done     chan struct{}
@@ -198,8 +199,11 @@ type Answers struct {
 	asked []time.Time
 }
 
-// Answers starts asking for an address, until Stop.
-func (w *Wire) Answers(vip string) *Answers {
+// Answers starts asking for an address every 100 ms, until Stop.
+func (w *Wire) Answers(vip string) *Answers { return w.AnswersEvery(vip, askEvery) }
+
+// AnswersEvery is Answers with another interval, for measurements.
+func (w *Wire) AnswersEvery(vip string, every time.Duration) *Answers {
 	observer := w.lab.fixedHost("observer", observerOctet)
 	fd, err := openSender(observer.space())
 	if err != nil {
@@ -207,7 +211,7 @@ func (w *Wire) Answers(vip string) *Answers {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &Answers{wire: w, observer: observer, ip: w.lab.parseAddr(vip), send: os.NewFile(uintptr(fd), "observer"),
-		begun: time.Now(), cancel: cancel, done: make(chan struct{})}
+		every: every, begun: time.Now(), cancel: cancel, done: make(chan struct{})}
 	go a.run(ctx)
 	w.lab.onStop(func() { a.Stop() })
 	return a
@@ -216,7 +220,7 @@ func (w *Wire) Answers(vip string) *Answers {
 // openSender bypasses the observer's own neighbour table: it asks even for what it
 // knows, and whatever the answer, the next question is the same.
 func openSender(s *space) (int, error) {
-	fd, err := s.socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // protocol 0: it receives nothing
+	fd, err := s.socket(unix.AF_PACKET, unix.SOCK_RAW) // protocol 0: it receives nothing
 	if err != nil {
 		return 0, err
 	}
@@ -238,7 +242,7 @@ func (a *Answers) run(ctx context.Context) {
 	if a.ip.Is6() {
 		question = neighborSolicitation(a.observer.mac, a.observer.ip6, a.ip)
 	}
-	tick := time.NewTicker(askEvery)
+	tick := time.NewTicker(a.every)
 	defer tick.Stop()
 	for {
 		at := time.Now()
@@ -261,7 +265,7 @@ func (a *Answers) Stop() AnswerReport {
 		a.cancel()
 		<-a.done
 		// The last question deserves its answer too.
-		time.Sleep(askEvery)
+		time.Sleep(a.every)
 		a.report = a.Snapshot()
 	})
 	return a.report
@@ -272,7 +276,7 @@ func (a *Answers) Snapshot() AnswerReport {
 	a.mu.Lock()
 	asked := append([]time.Time(nil), a.asked...)
 	a.mu.Unlock()
-	r := AnswerReport{IP: a.ip, Every: askEvery, End: time.Now(), Asked: asked, Missed: a.wire.lost(),
+	r := AnswerReport{IP: a.ip, Every: a.every, End: time.Now(), Asked: asked, Missed: a.wire.lost(),
 		observer: a.observer.MAC(), names: a.wire.lab.names()}
 	for _, f := range a.wire.Frames(a.ip.String()) {
 		own := f.Kind == Request && f.MAC.String() == r.observer

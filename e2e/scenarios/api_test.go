@@ -17,6 +17,7 @@ func TestOwnAPIServerDown(t *testing.T) {
 	w := boot(t)
 	holder := w.Holder(vip)
 	term := w.status(holder).Term
+	seen := w.look()
 	requests := w.Client().Requests(readyz, 100*time.Millisecond)
 	holder.APIServer().Kill()
 	w.stays(holder, 60*time.Second, "own API server down")
@@ -31,6 +32,7 @@ func TestOwnAPIServerDown(t *testing.T) {
 	if r.Failed > 2 {
 		t.Errorf("%d requests failed: %s", r.Failed, r)
 	}
+	seen.end(0, 0)
 }
 
 // TestAllAPIServersDown: without any API server the VIP stays where it was, also
@@ -41,13 +43,13 @@ func TestAllAPIServersDown(t *testing.T) {
 		name    string
 		how     lab.Outage
 		restart bool
-	}{{"hung", lab.Hung, false}, {"killed", lab.Killed, false}, {"killed, agent restarted", lab.Killed, true}} {
+	}{{"hung", lab.Hung, false}, {"killed, agent restarted", lab.Killed, true}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := boot(t)
 			holder := w.Holder(vip)
 			term := w.status(holder).Term
-			answers := w.Wire().Answers(vip)
+			seen := w.look()
 			w.StopAPI(c.how)
 			if c.restart {
 				w.stays(holder, 8*time.Second, "API servers "+c.name)
@@ -75,9 +77,32 @@ func TestAllAPIServersDown(t *testing.T) {
 			if s := w.status(holder); s.Term != term {
 				t.Errorf("the record changed hands: term %d, then %d", term, s.Term)
 			}
-			one(t, answers.Stop(), 0)
+			seen.end(0, 0)
 		})
 	}
+}
+
+// TestOutageThenPowerOff: no API server answers, and the holder's node dies: the
+// VIP moves all the same, and stays moved when the API servers are back.
+func TestOutageThenPowerOff(t *testing.T) {
+	t.Parallel()
+	w := boot(t)
+	old := w.Holder(vip)
+	w.StopAPI(lab.Hung)
+	w.stays(old, 8*time.Second, "API servers hung")
+	seen := w.look()
+	old.CutLink(lab.SilentCut)
+	t.Logf("another node holds after %s", w.elsewhere(old, 10*time.Second))
+	time.Sleep(2 * time.Second)
+	old.HealLink()
+	w.healed(old)
+	w.StartAPI()
+	w.stays(w.Holder(vip), 10*time.Second, "API servers back")
+	if now := w.Holder(vip); now.Name() == old.Name() {
+		t.Errorf("the VIP moved back to %s when the API servers came", old.Name())
+	}
+	w.Eventually(10*time.Second, "an API server confirms", func() bool { return w.status(w.Holder(vip)).Confirmed })
+	seen.end(room*time.Second, time.Second)
 }
 
 // TestLeaseVandalised: the Lease deleted or scribbled on every second for 30 s
@@ -86,8 +111,7 @@ func TestLeaseVandalised(t *testing.T) {
 	t.Parallel()
 	w := boot(t)
 	holder := w.Holder(vip)
-	answers := w.Wire().Answers(vip)
-	probe := w.Client().Probe(server, 10*time.Millisecond)
+	seen := w.look()
 	leases := w.Kube().CoordinationV1().Leases("mooring-system")
 	ctx := context.Background()
 	stop := time.Now().Add(30 * time.Second)
@@ -111,8 +135,7 @@ func TestLeaseVandalised(t *testing.T) {
 		w.stays(holder, time.Second, "Lease vandalised")
 	}
 	w.stays(holder, 9*time.Second, "afterwards")
-	noneLost(t, "connections", probe.Stop())
-	one(t, answers.Stop(), 0)
+	seen.end(0, 0)
 	if !w.said(holder, "RecordRepaired") {
 		t.Error("the holder does not say that it repaired the record")
 	}

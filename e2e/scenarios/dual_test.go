@@ -72,7 +72,7 @@ func TestDualStack(t *testing.T) {
 	w.Eventually(4500*time.Millisecond, "the kernel has removed both", func() bool {
 		return !second.Has(vip) && !second.Has(vip6)
 	})
-	w.Eventually(12*time.Second, "another node has both", func() bool {
+	w.Eventually(3*time.Second, "another node has both", func() bool {
 		h := w.Holder(vip)
 		return h != nil && h.Name() != second.Name() && h.Has(vip6)
 	})

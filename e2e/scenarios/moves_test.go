@@ -8,37 +8,53 @@ import (
 	"mooring.dev/mooring/e2e/lab"
 )
 
-// TestPlannedMoves: `mooring move` there and back and SIGTERM lose nothing.
+// TestPlannedMoves: `mooring move` there and back, a drain and SIGTERM lose
+// nothing, and connections made before them live on.
 func TestPlannedMoves(t *testing.T) {
 	w := boot(t)
-	answers := w.Wire().Answers(vip)
-	connects := w.Client().Probe(server, 10*time.Millisecond)
+	open := w.connect(25 * time.Second)
+	seen := w.look()
 	requests := w.Client().Requests(readyz, 20*time.Millisecond)
 
 	first := w.Holder(vip)
 	second := w.other(first)
-	for _, leg := range []struct{ from, to *lab.Node }{{first, second}, {second, first}} {
-		t.Log(leg.from.Exec(lab.Mooring(t), "move", "--to", leg.to.Name(),
-			"--config", filepath.Join(leg.from.Dir(), "agent.yaml")))
-		w.Eventually(2*time.Second, "the target alone holds", func() bool {
-			h := w.Holders(vip)
-			return len(h) == 1 && h[0].Name() == leg.to.Name()
-		})
-		w.stays(leg.to, 2*time.Second, "after the move")
+	for _, to := range []*lab.Node{second, first} {
+		w.move(to)
+		w.stays(to, 2*time.Second, "after the move")
 	}
 
+	t.Log("drain")
+	w.mooring(first, "drain", first.Name())
+	w.elsewhere(first, 2*time.Second)
+	w.Eventually(time.Second, "one node holds", func() bool { return len(w.Holders(vip)) == 1 })
+	w.stays(w.Holder(vip), 2*time.Second, "after the drain")
+	w.mooring(first, "drain", "--undo", first.Name())
+	w.stays(w.Holder(vip), 2*time.Second, "after the drain was undone")
+
 	t.Log("SIGTERM of the holder's agent")
-	w.agent(first).Term()
-	w.within(5*time.Second, w.agent(first))
-	w.Eventually(time.Second, "another node alone holds", func() bool {
-		h := w.Holders(vip)
-		return len(h) == 1 && h[0].Name() != first.Name()
-	})
+	third := w.Holder(vip)
+	w.agent(third).Term()
+	w.within(5*time.Second, w.agent(third))
+	w.elsewhere(third, time.Second)
 	w.stays(w.Holder(vip), 3*time.Second, "after SIGTERM")
 
-	noneLost(t, "connections", connects.Stop())
 	noneLost(t, "requests", requests.Stop())
-	one(t, answers.Stop(), 1800*time.Millisecond) // three moves, each at most 0.5 s and one question
+	open.end(30 * time.Second)
+	seen.end(0, 4*600*time.Millisecond) // four moves, each at most 0.5 s and one question
+}
+
+// TestRollingRestart: every agent is restarted in turn, as an upgrade does, and
+// no client notices, old or new.
+func TestRollingRestart(t *testing.T) {
+	w := boot(t)
+	open := w.connect(20 * time.Second)
+	seen := w.look()
+	for _, n := range w.All() {
+		w.agent(n).Restart()
+		w.settle()
+	}
+	open.end(30 * time.Second)
+	seen.end(0, 3*600*time.Millisecond)
 }
 
 // TestMoveRefused: a move that cannot be made says why and moves nothing.

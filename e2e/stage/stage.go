@@ -3,11 +3,11 @@
 package stage
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -106,13 +106,17 @@ type Cluster struct {
 	Bin string
 }
 
-// Build builds the binary and starts three control-plane nodes.
-func (s *Stage) Build() *Cluster {
+// Build builds the binary and starts three control-plane nodes; before changes
+// the lab while it is still empty.
+func (s *Stage) Build(before ...func(*lab.Lab)) *Cluster {
 	s.Title("Building (the first time takes some minutes: a whole Kubernetes is compiled)")
 	c := &Cluster{Stage: s, Bin: lab.Mooring(s)}
 	s.Logf("mooring built")
 	s.Title("Three control-plane nodes: etcd, kube-apiserver, Mooring, each in a namespace of its own")
 	c.Lab = lab.New(s)
+	for _, f := range before {
+		f(c.Lab)
+	}
 	c.Nodes(3)
 	c.Start()
 	c.Install()
@@ -122,17 +126,50 @@ func (s *Stage) Build() *Cluster {
 // Config is the file of a node's agent.
 func (c *Cluster) Config(n *lab.Node) string { return filepath.Join(n.Dir(), "agent.yaml") }
 
-// Settle waits until every node's HAProxy balances over all API servers and
-// every agent knows the others.
+// Status is the part of `mooring status -o json` that Settle asks for.
+type Status struct {
+	State     string
+	Confirmed bool
+	Proxy     struct{ Up []string }
+	Members   []struct{ Node string }
+	Peers     []struct{ Node, State string }
+}
+
+// whole says whether the agent balances over that many API servers, and knows
+// and hears the agents of all other nodes.
+func (s Status) whole(nodes int) bool {
+	up := 0
+	for _, p := range s.Peers {
+		if p.State == "up" {
+			up++
+		}
+	}
+	return len(s.Proxy.Up) == nodes && len(s.Members) == nodes && up == nodes-1
+}
+
+// Status asks the node's agent.
+func (c *Cluster) Status(n *lab.Node) (s Status, err error) {
+	out, err := n.Try(c.Bin, "status", "-o", "json", "--config", c.Config(n))
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &s)
+	}
+	return s, err
+}
+
+// Settle waits until one node holds, confirmed by an API server, every node's
+// HAProxy balances over all API servers and every agent hears the others.
 func (c *Cluster) Settle() {
-	c.Eventually(30*time.Second, "HAProxy balances over all API servers", func() bool {
+	c.Eventually(40*time.Second, "one holder, confirmed; every agent balances over all API servers and hears the others", func() bool {
+		confirmed := 0
 		for _, n := range c.All() {
-			out, err := n.Try(c.Bin, "status", "--config", c.Config(n))
-			up := strings.Count(out, "s-10-99-0-1")
-			if err != nil || up < len(c.All()) || !strings.Contains(out, "n3") {
+			s, err := c.Status(n)
+			if err != nil || !s.whole(len(c.All())) {
 				return false
 			}
+			if s.State == "Holding" && s.Confirmed {
+				confirmed++
+			}
 		}
-		return c.Holder(lab.VIP4) != nil
+		return confirmed == 1 && len(c.Holders(lab.VIP4)) == 1
 	})
 }

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -64,5 +65,29 @@ func TestFailed(t *testing.T) {
 	}
 	if strings.TrimSpace(s.Name()) == "" {
 		t.Error("no name")
+	}
+}
+
+// TestWhole: a lab is settled only when nobody misses anybody.
+func TestWhole(t *testing.T) {
+	const good = `{"state":"Holding","confirmed":true,"proxy":{"up":["a","b","c"]},
+		"members":[{"node":"n1"},{"node":"n2"},{"node":"n3"}],"peers":[{"node":"n2","state":"up"},{"node":"n3","state":"up"}]}`
+	for _, c := range []struct {
+		what, old, new string
+		want           bool
+	}{
+		{"as it should be", "", "", true},
+		{"an API server is out", `"b",`, "", false},
+		{"an agent is unknown", `,{"node":"n3"}]`, "]", false},
+		{"an agent is not heard", `"n3","state":"up"`, `"n3","state":"late"`, false},
+		{"an agent says nothing of its peers", `"peers"`, `"others"`, false},
+	} {
+		var s Status
+		if err := json.Unmarshal([]byte(strings.Replace(good, c.old, c.new, 1)), &s); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.whole(3); got != c.want {
+			t.Errorf("%s: %t, want %t", c.what, got, c.want)
+		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
-// Options are what an agent is made of; all are required but Witnesses.
+// Options are what an agent is made of; all are required but Witnesses and Forwards.
 type Options struct {
 	Machine election.Config
 	// VIPs of the group, each on its link.
@@ -27,10 +29,16 @@ type Options struct {
 	// Plane is what the data plane is planned from at the start.
 	Plane lb.Snapshot
 
+	// Forwards are those of an earlier run that still stand.
+	Forwards []lb.Forward
+
 	Addresses Addresses
 	Record    Record
 	DataPlane DataPlane
 	Memory    Memory
+	Hellos    Hellos
+	// Complain sets or, with an empty text, clears a standing complaint.
+	Complain func(key, text string)
 	// Noted takes every decision; it must not block.
 	Noted func(election.Note)
 	Now   func() lb.Instant
@@ -49,12 +57,18 @@ type Agent struct {
 	// proxyKnown says that plane.Proxy was seen, not assumed.
 	proxyKnown bool
 	members    []election.Member
+	peers      map[string]election.Peer
+	said       election.Say // in the last hello
+	spoken     bool         // anything was
 
 	events  chan election.Event
 	inputs  chan func(*Agent) bool // change the plane; true: plan anew
 	done    chan bool              // the machine is done; true: addresses kept
 	address *mailbox[addressWish]
 	probe   *mailbox[[]lb.Address]
+	quick   *mailbox[[]lb.Address]
+	ping    *mailbox[string]
+	fwd     *mailbox[forwarding]
 	defend  *mailbox[struct{}]
 	fronts  *mailbox[[]lb.Frontend]
 	redirs  *mailbox[[]lb.Redirect]
@@ -63,7 +77,12 @@ type Agent struct {
 	retrying atomic.Bool
 	wished   atomic.Uint64 // sequence number of the newest address wish
 	leaving  bool          // the machine is done: every further wish may be the last
-	forward  []lb.Forward
+	forward  forwarding
+	carried  uint64 // sequence number of the forwarding in the newest address wish
+	arming   sync.Mutex
+	armed    atomic.Uint64 // sequence number of the newest forwarding carried out, or under way
+	known    atomic.Pointer[[]election.Member]
+	last     lb.Holding // the newest address wish
 	status   atomic.Pointer[Status]
 	moves    []Move
 	noted    Move            // the last decision
@@ -75,9 +94,15 @@ type Agent struct {
 type addressWish struct {
 	seq     uint64
 	hold    lb.Holding
-	forward []lb.Forward
+	forward forwarding
 	// last ends the loop when the wish was carried out.
 	last bool
+}
+
+// forwarding is where frames of unknown flows shall go.
+type forwarding struct {
+	seq uint64
+	all []lb.Forward
 }
 
 // New builds an agent; nothing starts before Run.
@@ -85,10 +110,12 @@ func New(opt Options) *Agent {
 	a := &Agent{
 		opt: opt, machine: election.New(opt.Machine), metrics: newMetrics(opt.Machine.Group), plane: opt.Plane,
 		events: make(chan election.Event, 1024), inputs: make(chan func(*Agent) bool, 64), done: make(chan bool, 1),
-		address: newMailbox[addressWish](), probe: newMailbox[[]lb.Address](), defend: newMailbox[struct{}](),
+		address: newMailbox[addressWish](), probe: newMailbox[[]lb.Address](), quick: newMailbox[[]lb.Address](),
+		ping: newMailbox[string](), fwd: newMailbox[forwarding](), defend: newMailbox[struct{}](),
 		fronts: newMailbox[[]lb.Frontend](), redirs: newMailbox[[]lb.Redirect](),
-		record: newMailbox[election.Record](),
+		record: newMailbox[election.Record](), peers: map[string]election.Peer{}, forward: forwarding{all: opt.Forwards},
 	}
+	a.known.Store(&a.members)
 	a.publish()
 	return a
 }
@@ -120,6 +147,9 @@ func (a *Agent) SetProxy(s lb.ProxyState) {
 			return false
 		}
 		a.plane.Proxy = s
+		if a.plane.Balance {
+			a.step(election.Health{OK: s.Serving && len(s.Up) > 0})
+		}
 		return true
 	})
 }
@@ -143,7 +173,14 @@ func (a *Agent) Run(ctx context.Context) (kept bool, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	a.ctx = ctx
 	g.Go(func() error { return a.address.serve(ctx, a.setAddresses) })
-	g.Go(func() error { return a.probe.serve(ctx, a.askWire) })
+	g.Go(func() error {
+		return a.probe.serve(ctx, func(ctx context.Context, w []lb.Address) { a.askWire(ctx, w, false) })
+	})
+	g.Go(func() error {
+		return a.quick.serve(ctx, func(ctx context.Context, w []lb.Address) { a.askWire(ctx, w, true) })
+	})
+	g.Go(func() error { return a.ping.serve(ctx, a.askNode) })
+	g.Go(func() error { return a.fwd.serve(ctx, a.setForward) })
 	g.Go(func() error { return a.defend.serve(ctx, a.announce) })
 	g.Go(func() error { return a.fronts.serve(ctx, a.setFrontends) })
 	g.Go(func() error { return a.redirs.serve(ctx, a.setRedirects) })
@@ -163,9 +200,10 @@ func (a *Agent) loop(ctx context.Context) (kept bool) {
 	a.replan()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	beat := time.NewTicker(500 * time.Millisecond)
+	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	for {
+		a.opt.Hellos.Beat(a.opt.Now())
 		timer.Reset(a.untilNext())
 		select {
 		case <-ctx.Done():
@@ -187,6 +225,10 @@ func (a *Agent) loop(ctx context.Context) (kept bool) {
 	}
 }
 
+// beatEvery is how often an idle loop shows that it runs: four times in the
+// second after which hellos fall silent.
+const beatEvery = 250 * time.Millisecond
+
 // untilNext is how long the loop may sleep before the machine has a deadline.
 func (a *Agent) untilNext() time.Duration {
 	next := a.machine.Next()
@@ -198,11 +240,23 @@ func (a *Agent) untilNext() time.Duration {
 
 // step feeds the machine and hands its actions to the sinks.
 func (a *Agent) step(ev election.Event) {
-	if m, ok := ev.(election.Members); ok {
-		a.members = m.All
+	switch ev := ev.(type) {
+	case election.Members:
+		a.members = ev.All
+		a.known.Store(&ev.All)
+	case election.Peer:
+		a.peers[ev.Node] = ev
 	}
+	armed := a.forward.seq
 	for _, act := range a.machine.Step(a.opt.Now(), ev) {
 		a.carryOut(act)
+	}
+	if a.forward.seq != armed && a.forward.seq != a.carried {
+		a.fwd.post(a.forward)
+	}
+	if say := a.machine.Say(); say != a.said || !a.spoken {
+		a.said, a.spoken = say, true
+		a.opt.Hellos.Say(map[string]election.Say{a.opt.Machine.Group: say})
 	}
 	a.publish()
 }
@@ -216,22 +270,21 @@ func (a *Agent) carryOut(act election.Action) {
 			Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: act.NotAfter, Mute: act.Mute,
 		})
 	case election.LetGo:
-		a.forward = nil
 		a.wish(lb.Holding{})
+	case election.Drain:
+		a.wish(lb.Holding{Copies: a.opt.VIPs, CopyFor: act.For})
 	case election.Announce:
 		a.defend.post(struct{}{})
 	case election.Probe:
-		a.probe.post(a.witnesses())
+		box := a.probe
+		if act.Quick {
+			box = a.quick
+		}
+		box.post(a.witnesses())
+	case election.Ping:
+		a.ping.post(act.Node)
 	case election.Forward:
-		a.forward = a.forwards(act.Node)
-		if act.Mute {
-			for _, v := range a.opt.VIPs {
-				a.forward = append(a.forward, lb.Forward{VIP: v})
-			}
-		}
-		if act.Node == "" {
-			a.refreshForward()
-		}
+		a.forward = forwarding{seq: a.forward.seq + 1, all: a.forwards(act.Node)}
 	case election.Remember:
 		a.record.post(act.Record)
 	case election.Note:
@@ -246,25 +299,8 @@ func (a *Agent) carryOut(act election.Action) {
 // wish posts what the links shall hold; the forwards go in before an address.
 func (a *Agent) wish(h lb.Holding) {
 	seq := a.wished.Add(1)
+	a.last, a.carried = h, a.forward.seq
 	a.address.post(addressWish{seq: seq, hold: h, forward: a.forward, last: a.leaving})
-}
-
-// refreshForward ends a forwarding without waiting for the next refresh.
-func (a *Agent) refreshForward() {
-	s := a.machine.Status()
-	if s.Phase != election.Holding && s.Phase != election.Draining {
-		a.wish(lb.Holding{})
-		return
-	}
-	now := a.opt.Now()
-	if s.Wake <= now {
-		// Not held yet: the wish has the time that the machine gives a first one.
-		s.Wake = now + time.Second
-	}
-	a.wish(lb.Holding{
-		Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: s.Wake,
-		Mute: s.Phase == election.Draining,
-	})
 }
 
 // finish ends the loop, after the addresses are gone unless they are kept.
@@ -273,8 +309,12 @@ func (a *Agent) finish(kept bool) {
 		a.end(true)
 		return
 	}
-	a.leaving, a.forward = true, nil
-	a.wish(lb.Holding{})
+	a.leaving = true
+	last := a.last
+	if len(last.Addresses) > 0 {
+		last = lb.Holding{}
+	}
+	a.wish(last) // again: it may not have been taken yet, and its copies are wanted
 }
 
 // end makes the loop return; the first of several ends counts.
@@ -325,7 +365,7 @@ func (a *Agent) forwards(node string) []lb.Forward {
 		for _, vip := range a.opt.VIPs {
 			for _, ip := range sound(m.Addrs) {
 				if ip.Is4() == vip.IP.Is4() {
-					out = append(out, lb.Forward{VIP: vip, To: ip})
+					out = append(out, lb.Forward{VIP: vip, To: ip, MACs: strings.Join(m.MACs, ","), Until: a.opt.Now() + a.opt.Machine.Drain})
 					break
 				}
 			}

@@ -157,7 +157,8 @@ func watched(span time.Duration, f func()) {
 }
 
 // TestMove: a planned move never leaves the VIP without an answer; the target
-// forwards to the old holder before it has the address, and not for long.
+// forwards to the old holder before it has the address, for as long as the old
+// holder's connections may live, and the old one keeps a mute copy for longer.
 func TestMove(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {
 		a, b := s.adopted(), s.add(standby).run()
@@ -178,16 +179,26 @@ func TestMove(t *testing.T) {
 		if both > 500 {
 			t.Errorf("both answered for %d ms, want at most half a second", both)
 		}
-		calls := b.took("hold", "forward")
-		want := []string{"forward 192.0.2.10 to 192.0.2.1", "hold", "forward "}
-		if calls = slices.Compact(calls); len(calls) < 3 || !slices.Equal(calls[:3], want) {
-			t.Errorf("the target did %q, want %q first", calls, want)
+		want := []string{"forward 192.0.2.10 to 192.0.2.1", "hold"}
+		if calls := slices.Compact(b.took("hold", "forward")); !slices.Equal(calls, want) {
+			t.Errorf("the target did %q, want %q", calls, want)
+		}
+		want = []string{"hold", "hold mute", "drain [192.0.2.10 dev eth0] for 5m5s"}
+		if calls := slices.Compact(a.took("hold", "let go", "drain")); !slices.Equal(calls[len(calls)-2:], want[1:]) {
+			t.Errorf("the old holder did %q, want %q", calls, want)
+		}
+		if b.links.fwdEnd >= a.links.copies || b.links.fwdEnd < b.now()+drainFor-3*time.Second {
+			t.Errorf("forwarded until %v, to a copy that ends at %v", b.links.fwdEnd, a.links.copies)
 		}
 		if !slices.Contains(a.reasons(), election.GaveUp) || !slices.Contains(b.reasons(), election.Became) {
 			t.Errorf("a decided %v, b %v", a.reasons(), b.reasons())
 		}
 		if got := s.api.holder(); got != "b/4" {
 			t.Errorf("the Lease says %s, want b/4 after the sign", got)
+		}
+		pass(drainFor)
+		if calls := slices.Compact(b.took("forward")); !slices.Equal(calls, []string{"forward "}) {
+			t.Errorf("after %v: %q, want the end of the forwarding", drainFor, calls)
 		}
 	})
 }
@@ -216,8 +227,8 @@ func TestShutdown(t *testing.T) {
 			s.add(standby).run()
 			pass(2 * time.Second)
 			a.agent.Deliver(election.Shutdown{})
-			watched(300*time.Millisecond, func() {})
-			a.links.setting.close() // from now on, also for the last LetGo
+			pass(3 * time.Millisecond) // Draining
+			a.links.setting.close()    // from now on, also for the last LetGo
 			pass(700 * time.Millisecond)
 			if !a.running() {
 				t.Fatal("Run returned although the address was not taken away yet")

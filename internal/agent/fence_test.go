@@ -199,39 +199,6 @@ func TestAddressReports(t *testing.T) {
 	}
 }
 
-// TestForwardComesFirst: the forwards stand before the address does, also when
-// they cannot be had: then the move goes on without them.
-func TestForwardComesFirst(t *testing.T) {
-	for _, fault := range []error{nil, errors.New("nft: not found")} {
-		inSite(t, func(t *testing.T, s *site) {
-			n := s.add(standby)
-			n.links.noFwd = fault
-			f := []lb.Forward{{VIP: vips()[0], To: n.opt().VIPs[0].IP}}
-			n.agent.setAddresses(t.Context(), addressWish{hold: lb.Holding{Addresses: vips(), ValidLft: validLft}, forward: f})
-			if calls := n.took(); len(calls) != 2 || calls[0] != "forward 192.0.2.10 to 192.0.2.10" || calls[1] != "hold" {
-				t.Errorf("with the error %v: %q", fault, calls)
-			}
-		})
-	}
-}
-
-// TestLetGoWaitsForNothing: a forwarding that hangs (nft may take two seconds)
-// delays no fence.
-func TestLetGoWaitsForNothing(t *testing.T) {
-	inSite(t, func(t *testing.T, s *site) {
-		n := s.adopted()
-		pass(1500 * time.Millisecond)
-		n.links.forwarding.close()
-		defer n.links.forwarding.open()
-		s.api.handOver("", "b", 4)
-		pass(10 * time.Millisecond)
-		s.want("")
-		n.decided(election.Adopted, election.Sure, election.Fenced)
-	})
-}
-
-func (n *node) opt() Options { return n.agent.opt }
-
 // TestNothingOutlivesRun: however it ends, and whatever hangs, Run returns and
 // takes its goroutines along; the bubble would not end otherwise.
 func TestNothingOutlivesRun(t *testing.T) {
@@ -298,37 +265,6 @@ func TestFlushedIsNotLost(t *testing.T) {
 		pass(5 * time.Second)
 		if n.running() {
 			t.Error("Run waits for a wish that was replaced")
-		}
-	})
-}
-
-// TestEndOfForwardIsFenced: a forwarding that ends while the address is not
-// there yet makes a wish with an end of its own: neither one that is never void
-// nor, by the fence of an earlier term, one that is void already.
-func TestEndOfForwardIsFenced(t *testing.T) {
-	inSite(t, func(t *testing.T, s *site) {
-		s.add(standby) // it handed over and died: it never runs
-		n := s.add(standby).run()
-		for term := range int64(2) {
-			n.links.fail(errors.New("device busy"))
-			s.api.handOver("a", "b", 4+2*term)
-			pass(1600 * time.Millisecond)
-			n.links.fail(nil)
-			pass(3 * time.Second)
-			s.want("b")
-			s.api.handOver("", "a", 5+2*term)
-			pass(100 * time.Millisecond)
-			s.want("")
-		}
-		n.links.mu.Lock()
-		defer n.links.mu.Unlock()
-		for _, h := range n.links.holds {
-			if len(h.Addresses) > 0 && h.NotAfter == 0 {
-				t.Errorf("a wish without an end: %+v", h)
-			}
-		}
-		if got := n.reasons(); slices.Contains(got, election.Frozen) {
-			t.Errorf("it took itself for frozen: %v", got)
 		}
 	})
 }

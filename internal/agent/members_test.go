@@ -22,28 +22,30 @@ func among(s *site, members ...election.Member) *Agent {
 func text(all any) string { return fmt.Sprint(all) }
 
 // TestForwards: one for each VIP whose family the old holder has an address of,
-// to its first such address.
+// to its first such address, for the time to drain.
 func TestForwards(t *testing.T) {
+	const four, six = "{192.0.2.10 dev eth0 192.0.2.2 02:00:00:00:00:62 5m1s}",
+		"{2001:db8::10 dev eth1 2001:db8::2 02:00:00:00:00:62 5m1s}"
 	for _, s := range []struct {
 		name  string
 		addrs []string
 		want  string
 	}{
 		{"both families", []string{"192.0.2.2", "2001:db8::2"},
-			"[{192.0.2.10 dev eth0 192.0.2.2} {2001:db8::10 dev eth1 2001:db8::2}]"},
+			"[" + four + " " + six + "]"},
 		{"the other way round", []string{"2001:db8::2", "192.0.2.2"},
-			"[{192.0.2.10 dev eth0 192.0.2.2} {2001:db8::10 dev eth1 2001:db8::2}]"},
-		{"several of one family", []string{"192.0.2.2", "192.0.2.3"}, "[{192.0.2.10 dev eth0 192.0.2.2}]"},
-		{"garbage beside it", []string{"", "host", "192.0.2.2/24", "192.0.2.2"}, "[{192.0.2.10 dev eth0 192.0.2.2}]"},
+			"[" + four + " " + six + "]"},
+		{"several of one family", []string{"192.0.2.2", "192.0.2.3"}, "[" + four + "]"},
+		{"garbage beside it", []string{"", "host", "192.0.2.2/24", "192.0.2.2"}, "[" + four + "]"},
 		{"none", nil, "[]"},
 		{"what no rule can lead to", []string{"0.0.0.0", "127.0.0.1", "169.254.0.1", "224.0.0.1", "255.255.255.255",
 			"fe80::1", "2001:db8::1%eth0", "ff02::1", "::"}, "[]"},
-		{"IPv4 in IPv6 form", []string{"::ffff:192.0.2.2"}, "[{192.0.2.10 dev eth0 192.0.2.2}]"},
+		{"IPv4 in IPv6 form", []string{"::ffff:192.0.2.2"}, "[" + four + "]"},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			inSite(t, func(t *testing.T, site *site) {
 				a := among(site, election.Member{Node: "a", Addrs: []string{"192.0.2.1"}},
-					election.Member{Node: "b", Addrs: s.addrs}, election.Member{Node: "c", Addrs: []string{"192.0.2.9"}})
+					election.Member{Node: "b", Addrs: s.addrs, MACs: []string{"02:00:00:00:00:62"}}, election.Member{Node: "c", Addrs: []string{"192.0.2.9"}})
 				if got := text(a.forwards("b")); got != s.want {
 					t.Errorf("got %s, want %s", got, s.want)
 				}

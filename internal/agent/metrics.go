@@ -23,6 +23,8 @@ type Metrics struct {
 	known       prometheus.Gauge
 	proxyErrors prometheus.Counter
 	dropped     prometheus.Counter
+	peerUp      *prometheus.GaugeVec
+	provisional prometheus.Gauge
 }
 
 // newMetrics registers everything at once, so that a scrape before the first
@@ -41,6 +43,11 @@ func newMetrics(group string) *Metrics {
 		return c
 	}
 	m.holding = gauge("mooring_holding", "Actual: 1 while this node answers for the group's VIPs.")
+	m.provisional = gauge("mooring_provisional", "Actual: 1 while this node holds without an API server's word.")
+	m.peerUp = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "mooring_peer_up", Help: "Actual: 1 while the other candidate's hellos come.", ConstLabels: label,
+	}, []string{"node"})
+	m.Registry.MustRegister(m.peerUp)
 	m.confirmed = gauge("mooring_confirmed", "Actual: 1 while an API server confirms that this node holds.")
 	m.term = gauge("mooring_lease_transitions", "Actual: the term of the group's Lease as last seen.")
 	m.fence = gauge("mooring_fence_seconds", "Actual: how long the kernel keeps the VIPs without this agent.")
@@ -74,6 +81,10 @@ func (m *Metrics) note(n election.Note) {
 func (m *Metrics) publish(ms election.Status, s Status) {
 	m.holding.Set(flag(ms.Phase == election.Holding || ms.Phase == election.Draining))
 	m.confirmed.Set(flag(ms.Confirmed))
+	m.provisional.Set(flag(ms.Provisional))
+	for _, p := range s.Peers {
+		m.peerUp.WithLabelValues(p.Node).Set(flag(p.State == election.PeerUp.String() || p.State == election.PeerLate.String()))
+	}
 	m.term.Set(float64(s.Term))
 	m.fence.Set(s.Fence)
 }

@@ -12,8 +12,8 @@ import (
 type Addresses interface {
 	// Set is idempotent: everything wanted, all else of ours is deleted.
 	Set(context.Context, lb.Holding) (lb.Held, error)
-	// Probe asks three times in 60 ms who has the addresses.
-	Probe(context.Context, []lb.Address) ([]lb.Answer, error)
+	// Probe asks three times in 60 ms who has the addresses, or once in 20 ms.
+	Probe(ctx context.Context, who []lb.Address, quick bool) ([]lb.Answer, error)
 	// Announce sends one announcement for those that are held.
 	Announce(context.Context, []lb.Address) error
 	// Forward is idempotent: all forwards wanted, nil ends them.
@@ -23,6 +23,14 @@ type Addresses interface {
 // Record carries out the machine's Lock, Read, Repair and Swap; it does not
 // block and answers by events.
 type Record interface{ Do(election.Action) }
+
+// Hellos are this node's word to the other candidates. Neither call blocks.
+type Hellos interface {
+	// Say replaces what is said of each group, and says a change at once.
+	Say(map[string]election.Say)
+	// Beat shows that the state loop runs: without it hellos fall silent.
+	Beat(lb.Instant)
+}
 
 // DataPlane is HAProxy and the redirects to it. Both are idempotent and may
 // take seconds.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -59,7 +60,10 @@ type links struct {
 	until   lb.Instant // the address is there until then
 	fault   error      // what Set says
 	noFwd   error      // what Forward says
+	noProbe error      // what Probe says
 	forward string
+	fwdEnd  lb.Instant // the forwards' end
+	copies  lb.Instant // a mute copy of the VIP is on lo until then
 	holds   []lb.Holding
 }
 
@@ -76,12 +80,21 @@ func (l *links) fail(err error) {
 	l.fault = err
 }
 
+func (l *links) probeFault(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.noProbe = err
+}
+
 // Set does as vip.Links.Set promises.
 func (l *links) Set(ctx context.Context, h lb.Holding) (lb.Held, error) {
-	if len(h.Addresses) == 0 {
-		l.did("let go")
-	} else {
+	switch {
+	case len(h.Addresses) > 0:
 		l.did("hold%s", map[bool]string{true: " mute"}[h.Mute])
+	case len(h.Copies) > 0:
+		l.did("drain %v for %v", h.Copies, h.CopyFor)
+	default:
+		l.did("let go")
 	}
 	begun := l.now()
 	l.setting.wait(ctx)
@@ -89,6 +102,10 @@ func (l *links) Set(ctx context.Context, h lb.Holding) (lb.Held, error) {
 	defer l.mu.Unlock()
 	l.holds = append(l.holds, h)
 	if len(h.Addresses) == 0 {
+		// A copy is made of an address that is on its link; no wish ends it.
+		if len(h.Copies) > 0 && l.until > l.now() {
+			l.copies = l.now() + h.CopyFor
+		}
 		l.until = 0
 		return lb.Held{}, l.fault
 	}
@@ -107,31 +124,61 @@ func (l *links) Set(ctx context.Context, h lb.Holding) (lb.Held, error) {
 	return held, nil
 }
 
-// Probe asks the gateway and the nodes' kernels, for 60 ms if one is silent.
-func (l *links) Probe(ctx context.Context, addrs []lb.Address) ([]lb.Answer, error) {
-	var names []string
-	var out []lb.Answer
-	l.site.mu.Lock()
-	gateway := l.gateway
-	l.site.mu.Unlock()
-	for _, a := range addrs {
-		names = append(names, a.IP.String())
-		if a == l.agent.opt.Witnesses[0] && gateway {
-			out = append(out, lb.Answer{IP: a.IP, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 254}})
-		}
-		for _, n := range l.all() {
-			vip := slices.Contains(vips(), a) && n.links.has()
-			if n != l.node && (vip || slices.Contains(n.member().Addrs, a.IP.String()) && n.running()) {
-				out = append(out, lb.Answer{IP: a.IP, MAC: n.mac()})
-			}
-		}
+// Probe asks the nodes' kernels, for 60 ms if one is silent, or once for 20 ms;
+// like the real one it asks the gateway too, unasked.
+func (l *links) Probe(ctx context.Context, addrs []lb.Address, quick bool) ([]lb.Answer, error) {
+	what, wait := "probe", 60*time.Millisecond
+	if quick {
+		what, wait = "quick", 20*time.Millisecond
 	}
-	l.did("probe %s", strings.Join(names, " "))
+	for _, a := range addrs {
+		what += " " + a.IP.String()
+	}
+	l.did("%s", what)
 	l.probing.wait(ctx)
-	if len(out) < len(addrs) {
-		time.Sleep(60 * time.Millisecond)
+	l.mu.Lock()
+	fault := l.noProbe
+	l.mu.Unlock()
+	if fault != nil {
+		return nil, fault
+	}
+	var out []lb.Answer
+	silent := false
+	time.Sleep(time.Millisecond) // an answer takes a while
+	for _, a := range addrs {
+		mac := l.answers(a)
+		if mac != nil {
+			out = append(out, lb.Answer{IP: a.IP, MAC: mac})
+		}
+		silent = silent || mac == nil
+	}
+	if mac := l.answers(gateway()); mac != nil && !slices.Contains(addrs, gateway()) {
+		out = append(out, lb.Answer{IP: gateway().IP, MAC: mac})
+	}
+	if silent {
+		time.Sleep(wait - time.Millisecond)
 	}
 	return out, ctx.Err()
+}
+
+// gateway is the witness that every site has.
+func gateway() lb.Address { return lb.Address{IP: netip.MustParseAddr("192.0.2.254"), Link: "eth0"} }
+
+// answers is the MAC of the host that answers for an address, nil if none does.
+func (l *links) answers(a lb.Address) net.HardwareAddr {
+	l.site.mu.Lock()
+	up := l.site.gateway
+	l.site.mu.Unlock()
+	if a == gateway() && up {
+		return net.HardwareAddr{2, 0, 0, 0, 0, 254}
+	}
+	for _, n := range l.all() {
+		vip := slices.Contains(vips(), a) && n.links.has()
+		if n != l.node && (vip || slices.Contains(n.member().Addrs, a.IP.String()) && !n.off.Load()) {
+			return n.mac()
+		}
+	}
+	return nil
 }
 
 func (n *node) mac() net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n.name[0]} }
@@ -148,12 +195,19 @@ func (l *links) Forward(ctx context.Context, all []lb.Forward) error {
 	for _, f := range all {
 		text = append(text, f.VIP.IP.String()+" to "+f.To.String())
 	}
+	l.mu.Lock()
 	if s := strings.Join(text, ", "); s != l.forward {
 		l.forward = s
 		l.did("forward %s", s)
 	}
+	l.fwdEnd = 0
+	if len(all) > 0 {
+		l.fwdEnd = all[0].Until
+	}
+	fault := l.noFwd
+	l.mu.Unlock()
 	l.forwarding.wait(ctx)
-	return l.noFwd
+	return fault
 }
 
 // plane is HAProxy and the redirects.

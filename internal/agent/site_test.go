@@ -21,6 +21,7 @@ const (
 	leaseFor = 7 * time.Second
 	renewal  = time.Second
 	validLft = 4 * time.Second
+	drainFor = 5 * time.Minute
 )
 
 // site is the world that the agents of a test share: one link with a gateway
@@ -33,6 +34,7 @@ type site struct {
 	mu      sync.Mutex
 	nodes   []*node
 	gateway bool // it answers
+	meshed  bool // the nodes hear each other's hellos
 }
 
 // all are the nodes so far.
@@ -74,6 +76,9 @@ type node struct {
 	plane *plane
 	disk  *disk
 	rec   *recorder
+	hello *hellos
+	// off says that the machine has no power.
+	off atomic.Bool
 	// ahead is by how much this machine's CLOCK_BOOTTIME ran ahead of its
 	// timers, as after a suspend.
 	ahead atomic.Int64
@@ -84,6 +89,7 @@ type node struct {
 	journalMu sync.Mutex
 	journal   []entry
 	notes     []election.Note
+	wrong     map[string]string // standing complaints
 }
 
 // entry is one call of a sink.
@@ -136,6 +142,19 @@ func (n *node) noted(note election.Note) {
 	n.notes = append(n.notes, note)
 }
 
+func (n *node) complain(key, text string) {
+	n.journalMu.Lock()
+	defer n.journalMu.Unlock()
+	n.wrong[key] = text
+}
+
+// complaint is what stands under a key, "" is nothing.
+func (n *node) complaint(key string) string {
+	n.journalMu.Lock()
+	defer n.journalMu.Unlock()
+	return n.wrong[key]
+}
+
 // reasons lists the decisions so far.
 func (n *node) reasons() []election.Reason {
 	n.journalMu.Lock()
@@ -166,13 +185,14 @@ func (s *site) add(change ...func(*Options)) *node {
 	k := len(s.all())
 	n := &node{site: s, name: string(rune('a' + k)), ended: make(chan struct{})}
 	n.links, n.plane, n.disk = &links{node: n}, &plane{node: n}, &disk{node: n}
-	n.rec = &recorder{node: n}
+	n.rec, n.hello, n.wrong = &recorder{node: n}, &hellos{node: n}, map[string]string{}
 	opt := Options{
-		Machine: election.Config{Group: "apiserver", Self: n.name, Lease: leaseFor, Renew: renewal, ValidLft: validLft},
-		VIPs:    vips(), Witnesses: []lb.Address{{IP: netip.MustParseAddr("192.0.2.254"), Link: "eth0"}},
+		Machine: election.Config{Group: "apiserver", Self: n.name, Lease: leaseFor, Renew: renewal, ValidLft: validLft,
+			Drain: drainFor},
+		VIPs: vips(), Witnesses: []lb.Address{gateway()},
 		Plane:     lb.Snapshot{VIPs: []netip.Addr{vips()[0].IP}, Port: 6443, ProxyPort: 7443},
 		Addresses: n.links, Record: n.rec, DataPlane: n.plane, Memory: n.disk,
-		Noted: n.noted, Now: n.now, Clock: time.Now, Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
+		Hellos: n.hello, Complain: n.complain, Noted: n.noted, Now: n.now, Clock: time.Now, Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
 	}
 	for _, f := range change {
 		f(&opt)
@@ -224,6 +244,16 @@ func (n *node) member() election.Member {
 	}
 }
 
+// powerOff ends a node and its kernel at once.
+func (n *node) powerOff() {
+	n.off.Store(true)
+	n.stop()
+	n.links.mu.Lock()
+	n.links.until, n.links.copies = 0, 0
+	n.links.mu.Unlock()
+	n.hello.silent()
+}
+
 // running says whether Run has not returned.
 func (n *node) running() bool {
 	select {
@@ -245,7 +275,7 @@ func (s *site) answering() string {
 	return strings.Join(out, " ")
 }
 
-// ask wants the agent's state and who answers to be these.
+// want wants the agent's state and who answers to be these.
 func (s *site) want(answering string, states ...string) {
 	s.t.Helper()
 	if got := s.answering(); got != answering {

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"mooring.dev/mooring/election"
@@ -26,12 +28,31 @@ type Status struct {
 	Proxy   lb.ProxyState     `json:"proxy"`
 	Plan    lb.Reason         `json:"plan,omitempty"`
 	Members []election.Member `json:"members"`
+	// Provisional: it holds without an API server's word.
+	Provisional bool `json:"provisional,omitempty"`
+	// Forwards is the old holder to which connections made before a move go.
+	Forwards string `json:"forwards,omitempty"`
+	// Peers are the other candidates as their hellos show them.
+	Peers []PeerStatus `json:"peers"`
 	// Last is when this node last took, kept or gave up the VIPs.
 	Last *Move `json:"last,omitempty"`
 	// Moves are the last decisions, newest first.
 	Moves []Move `json:"moves"`
 	// Beat is the instant of this status by CLOCK_BOOTTIME, nanoseconds.
 	Beat lb.Instant `json:"beat"`
+}
+
+// PeerStatus is another candidate as its hellos show it.
+type PeerStatus struct {
+	Node string `json:"node"`
+	// State is unknown, up, late or down.
+	State string `json:"state"`
+	// Says is the phase that it says it is in; Healthy whether it serves.
+	Says    string `json:"says,omitempty"`
+	Term    int64  `json:"term,omitempty"`
+	Healthy bool   `json:"healthy"`
+	// Heard is how long ago its state last changed or it said something new, in seconds.
+	Heard float64 `json:"heardSecondsAgo,omitempty"`
 }
 
 // Move is one decision worth remembering.
@@ -61,6 +82,7 @@ func (a *Agent) publish() {
 		Holder: m.Record.Holder, Term: m.Record.Transitions, Proxy: a.plane.Proxy,
 		Members: a.members, Beat: now, Plan: lb.Plan(a.plane).Reason,
 		Moves: append([]Move(nil), a.moves...), Last: a.lastMove,
+		Provisional: m.Provisional, Forwards: m.Forwards, Peers: a.peerStatus(now),
 	}
 	for _, v := range a.opt.VIPs {
 		s.VIPs = append(s.VIPs, v.IP.String())
@@ -71,6 +93,20 @@ func (a *Agent) publish() {
 	}
 	a.status.Store(&s)
 	a.metrics.publish(m, s)
+}
+
+// peerStatus lists the peers by name.
+func (a *Agent) peerStatus(now lb.Instant) []PeerStatus {
+	var out []PeerStatus
+	for _, node := range slices.Sorted(maps.Keys(a.peers)) {
+		p := a.peers[node]
+		s := PeerStatus{Node: node, State: p.State.String()}
+		if p.Heard != 0 {
+			s.Says, s.Term, s.Healthy, s.Heard = p.Say.Phase.String(), p.Say.Transitions, p.Say.Healthy, (now - p.Heard).Seconds()
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // Status returns the state as last published, at most half a second old.
@@ -175,7 +211,8 @@ func Warns(r election.Reason) bool {
 	switch r {
 	case election.Fenced, election.Frozen, election.Foreign, election.PeerClaim, election.Stranger,
 		election.NoWitness, election.AddressFailed, election.AddressBack, election.MoveDropped,
-		election.MoveUndone, election.NoCandidate, election.Repaired, election.Unsure, election.HolderAlive:
+		election.MoveUndone, election.NoCandidate, election.Repaired, election.Unsure, election.HolderAlive,
+		election.HelloBlocked, election.NoForwarding:
 		return true
 	default:
 		return false

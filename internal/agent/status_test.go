@@ -128,10 +128,16 @@ func TestHealth(t *testing.T) {
 		start       func(s *site) *node
 		health, rdy error
 	}{
-		{"a new agent knows no record", func(s *site) *node {
+		{"a new agent without a network knows no record", func(s *site) *node {
+			s.api.outage(true)
+			n := s.add(standby)
+			n.agent.Deliver(election.Carrier{Up: false})
+			return n.run()
+		}, nil, errNoRecord},
+		{"a new agent without an API server holds provisionally", func(s *site) *node {
 			s.api.outage(true)
 			return s.add(standby).run()
-		}, nil, errNoRecord},
+		}, nil, nil},
 		{"a standby that has read the record", func(s *site) *node {
 			s.api.set("b", 2)
 			return s.add(standby).run()
@@ -300,7 +306,7 @@ func TestStatus(t *testing.T) {
 		want := `{"node":"a","group":"apiserver","vips":["192.0.2.10","2001:db8::10"],"state":"Holding","confirmed":true,` +
 			`"holder":"a","term":3,"heldForSeconds":0,"fenceSeconds":0,"proxy":{"Serving":false,"Up":null,"Why":""},` +
 			`"plan":"BalanceOff","members":[{"node":"a","macs":["02:00:00:00:00:61"],` +
-			`"addrs":["192.0.2.1","2001:db8::1"],"live":true}],"moves":null,"beat":0}`
+			`"addrs":["192.0.2.1","2001:db8::1"],"live":true}],"peers":null,"moves":null,"beat":0}`
 		if string(got) != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
@@ -339,7 +345,7 @@ func TestWarns(t *testing.T) {
 		election.Fenced: true, election.Frozen: true, election.Unsure: true, election.Repaired: true, election.Foreign: true,
 		election.PeerClaim: true, election.Stranger: true, election.NoWitness: true, election.HolderAlive: true,
 		election.MoveDropped: true, election.MoveUndone: true, election.NoCandidate: true, election.AddressFailed: true,
-		election.AddressBack: true,
+		election.AddressBack: true, election.HelloBlocked: true, election.NoForwarding: true,
 	} {
 		if got := Warns(r); got != want {
 			t.Errorf("%s warns: %t, want %t", r, got, want)

@@ -17,9 +17,12 @@ func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
 	}
 	if len(w.hold.Addresses) == 0 {
 		// Letting go waits for nothing, so not for nft either.
+		text := ""
 		if _, err := a.opt.Addresses.Set(ctx, w.hold); err != nil {
-			a.opt.Log.Error("address not removed; the kernel will expire it", "err", err)
+			text = "the VIPs were not given up as wanted: " + err.Error()
+			a.opt.Log.Error("VIPs not given up as wanted", "err", err)
 		}
+		a.opt.Complain("drain", text)
 		a.setForward(ctx, w.forward)
 		return
 	}
@@ -35,20 +38,56 @@ func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
 }
 
 // setForward reports a refusal and goes on: without forwarding a move still loses
-// no new connection.
-func (a *Agent) setForward(ctx context.Context, f []lb.Forward) {
-	if err := a.opt.Addresses.Forward(ctx, f); err != nil {
+// no new connection. Two tasks come here; an older wish does not undo a newer.
+func (a *Agent) setForward(ctx context.Context, f forwarding) {
+	if f.seq <= a.armed.Load() {
+		return // also when it is under way: no refresh waits for nft
+	}
+	a.arming.Lock()
+	defer a.arming.Unlock()
+	if f.seq <= a.armed.Load() {
+		return
+	}
+	a.armed.Store(f.seq)
+	text := ""
+	if err := a.opt.Addresses.Forward(ctx, f.all); err != nil {
+		text = "connections made before the last move have ended with it: " + err.Error()
 		a.opt.Log.Warn("established connections do not outlive this move", "err", err)
 	}
+	a.opt.Complain("forward", text)
+}
+
+// askNode asks the wire for a member's own addresses.
+func (a *Agent) askNode(ctx context.Context, node string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var addrs []lb.Address
+	for _, m := range *a.known.Load() {
+		if m.Node == node {
+			for _, ip := range sound(m.Addrs) {
+				addrs = append(addrs, lb.Address{IP: ip, Link: a.opt.VIPs[0].Link})
+			}
+		}
+	}
+	// What cannot be asked is not dead.
+	ev := election.Pinged{Node: node, Alive: true}
+	if len(addrs) > 0 {
+		answers, err := a.opt.Addresses.Probe(ctx, addrs, false)
+		// The gateway may have been asked too: its answer says nothing of the node.
+		ev.Alive = err != nil || slices.ContainsFunc(answers, func(an lb.Answer) bool {
+			return slices.ContainsFunc(addrs, func(own lb.Address) bool { return own.IP == an.IP })
+		})
+	}
+	a.Deliver(ev)
 }
 
 // askWire probes for the VIPs and the witnesses at once.
-func (a *Agent) askWire(ctx context.Context, witnesses []lb.Address) {
+func (a *Agent) askWire(ctx context.Context, witnesses []lb.Address, quick bool) {
 	begun := a.opt.Now()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	answers, err := a.opt.Addresses.Probe(ctx, slices.Concat(a.opt.VIPs, witnesses))
-	ev := election.Probed{Begun: begun}
+	answers, err := a.opt.Addresses.Probe(ctx, slices.Concat(a.opt.VIPs, witnesses), quick)
+	ev := election.Probed{Begun: begun, Asked: begun, Quick: quick}
 	if err != nil {
 		ev.Err = err.Error()
 	}

@@ -50,6 +50,7 @@ func (r raw) config(p *problems, host string) Config {
 	c.Metrics.Bind = bind(p, r.Metrics.Bind, c.Metrics.Bind)
 	r.apiServer(p, &c)
 	r.times(p, &c)
+	r.others(p, &c)
 	return c
 }
 
@@ -145,10 +146,16 @@ func vip(p *problems, t text) (netip.Addr, bool) {
 			pre.Addr(), pre.Addr().BitLen())
 		return netip.Addr{}, false
 	}
+	return address(p, t, "a host name cannot be announced", "choose a free address of the nodes' subnet")
+}
+
+// address checks an address that other hosts reach; noName says why a host name
+// will not do, instead what to write for one that is not reached.
+func address(p *problems, t text, noName, instead string) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(t.value)
 	switch {
 	case err != nil:
-		p.at(t, "%q is not an IP address; write one, a host name cannot be announced", t.value)
+		p.at(t, "%q is not an IP address; write one, %s", t.value, noName)
 	case a.Zone() != "":
 		p.at(t, "has a zone; write it without %%%s and set \"interface\" instead", a.Zone())
 	case a.Is4In6():
@@ -158,7 +165,7 @@ func vip(p *problems, t text) (netip.Addr, bool) {
 		if why == "" {
 			return a, true
 		}
-		p.at(t, "%s is %s; choose a free address of the nodes' subnet", a, why)
+		p.at(t, "%s is %s; %s", a, why, instead)
 	}
 	return netip.Addr{}, false
 }

@@ -40,7 +40,18 @@ type Config struct {
 	APIServer APIServer `yaml:"apiServer"`
 	Lease     Lease     `yaml:"lease"`
 	Fence     Fence     `yaml:"fence"`
-	Announce  Announce  `yaml:"announce"`
+	Hello     Hello     `yaml:"hello"`
+	Moves     Moves     `yaml:"moves"`
+
+	// Priority is 0 to 255; of two nodes the one with more holds rather.
+	Priority int `yaml:"priority"`
+	// Witnesses are at most 8 hosts on the VIPs' links, in the file's order.
+	Witnesses []netip.Addr `yaml:"witnesses"`
+	// Peers are at most 16 other candidates, in the file's order; an entry for
+	// this node is left out, so that one list serves all nodes.
+	Peers []Peer `yaml:"peers"`
+
+	Announce Announce `yaml:"announce"`
 }
 
 // Log is how the agent logs.
@@ -117,6 +128,40 @@ type Fence struct {
 	ValidLifetime time.Duration `yaml:"validLifetime"`
 }
 
+// Hello is how the agents tell each other that they live.
+type Hello struct {
+	// Interval is between two datagrams to one peer, 10 ms to 1 s; Multiplier, 2
+	// to 10, is how many of them are missing when the peer is down.
+	Interval   time.Duration `yaml:"interval"`
+	Multiplier int           `yaml:"multiplier"`
+	// Port is of UDP, 1024 to 65535.
+	Port uint16 `yaml:"port"`
+	// KeyFile is the absolute path of the keys, one a line; "" means the Secret
+	// in Namespace.
+	KeyFile string `yaml:"keyFile"`
+}
+
+// Moves says how the VIPs change hands when nothing is broken.
+type Moves struct {
+	// DrainTimeout is how long connections outlive a move: 0, or 1 s to 1 h in
+	// whole seconds.
+	DrainTimeout time.Duration `yaml:"drainTimeout"`
+	// Preempt lets a better node take the VIPs back, PreemptDelay after it came.
+	Preempt      bool          `yaml:"preempt"`
+	PreemptDelay time.Duration `yaml:"preemptDelay"`
+}
+
+// Peer is a candidate known before the API server can be asked.
+type Peer struct {
+	// Node is its name, a DNS-1123 subdomain.
+	Node string
+	// Addr is its own address on a VIP's link.
+	Addr netip.Addr
+	// MAC is that link's hardware address in lower case, with colons; "" is
+	// unknown.
+	MAC string
+}
+
 // Announce paces gratuitous ARP and unsolicited neighbour advertisements.
 type Announce struct {
 	// Rate is in frames per second and interface.
@@ -151,8 +196,11 @@ func defaults() Config {
 			Port: 6443, ProxyPort: 7443, Balance: BalanceHAProxy,
 			Check: Check{Path: "/readyz", ClientCertificate: CertificateAuto},
 		},
-		Lease:    Lease{Duration: 7 * time.Second, Renew: time.Second},
+		Lease:    Lease{Duration: 15 * time.Second, Renew: 5 * time.Second},
 		Fence:    Fence{ValidLifetime: 4 * time.Second},
+		Hello:    Hello{Interval: 50 * time.Millisecond, Multiplier: 3, Port: 7444},
+		Moves:    Moves{DrainTimeout: 5 * time.Minute, PreemptDelay: time.Minute},
+		Priority: 100,
 		Announce: Announce{Rate: 100, Refresh: 30 * time.Second},
 	}
 }

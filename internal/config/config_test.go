@@ -54,6 +54,11 @@ func TestReferenceIsTheDefaults(t *testing.T) {
 	for _, s := range []string{"10.0.0.11:6443", "10.0.0.12:6443", "10.0.0.13:6443"} {
 		want.APIServer.Servers = append(want.APIServer.Servers, netip.MustParseAddrPort(s))
 	}
+	want.Witnesses = []netip.Addr{netip.MustParseAddr("10.0.0.250")}
+	want.Peers = []Peer{
+		{Node: "n2", Addr: netip.MustParseAddr("10.0.0.12"), MAC: "52:54:00:00:00:12"},
+		{Node: "n3", Addr: netip.MustParseAddr("10.0.0.13")},
+	}
 	if diff := cmp.Diff(want, got, sameAddr); diff != "" {
 		t.Error(diff)
 	}
@@ -136,6 +141,10 @@ func TestChanged(t *testing.T) {
 			c.APIServer.VIPs = []netip.Addr{netip.MustParseAddr("192.0.2.11")}
 			c.APIServer.Check.Path = "/livez"
 		}, []string{"apiServer.vips", "apiServer.check.path"}, nil},
+		{"what concerns the other nodes too", func(c *Config) {
+			c.Hello.Port, c.Hello.KeyFile, c.Moves.Preempt, c.Priority = 7445, "/k", true, 7
+			c.Witnesses, c.Peers = []netip.Addr{}, []Peer{{Node: "n2"}}
+		}, []string{"hello.port", "hello.keyFile", "moves.preempt", "priority", "peers"}, nil},
 		{"identity needs a restart", func(c *Config) {
 			c.Node, c.Namespace, c.Kubeconfig = "n9", "x", "/k"
 			c.RunDir, c.StateDir = "/run/x", "/var/x"

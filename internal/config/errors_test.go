@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ f:8: apiServer.chekc: unknown field; did you mean apiServer.check?
 f:9: laese: unknown field; did you mean lease?
 f:10: validLifetime: unknown field; did you mean fence.validLifetime?
 f:11: zzzzzz: unknown field; known here: apiVersion, kind, kubeconfig, interface, node, namespace, runDir, ` +
-			`stateDir, log, metrics, apiServer, lease, fence, announce
+			`stateDir, log, metrics, apiServer, lease, fence, hello, moves, priority, witnesses, peers, announce
 f:12: log.levle: unknown field; did you mean log.level?
 f:12: log.colour: unknown field; known here: format, level`},
 		{"twice, and the wrong shape", head + "kubeconfig: /l\napiServer:\n  vips: 192.0.2.10\nlog: text\nnode: [a]\n",
@@ -121,16 +122,16 @@ f:8: apiServer.check.clientCertificate: is "no"; write one of auto, always, neve
 f:9: log.format: is "xml"; write one of text, json
 f:9: log.level: is "trace"; write one of debug, info, warn, error`},
 		{"lease too short for the fence", ok + "lease: {duration: 6s}\n", "n1", `f:6: lease.duration: is 6s, ` +
-			`but the holder renews its Lease every 1s (lease.renew) and the kernel keeps a dead holder's ` +
-			`address up to 4s (fence.validLifetime); with 2s to spare the Lease must last at least 7s`},
-		{"fence too long for the lease", ok + "fence: {validLifetime: 10s}\nlease: {renew: 1500ms}\n", "n1",
-			`f:7: lease.duration: is 7s, but the holder renews its Lease every 1.5s (lease.renew) and the kernel ` +
-				`keeps a dead holder's address up to 10s (fence.validLifetime); with 2s to spare the Lease must ` +
-				`last at least 14s`},
+			`but the holder renews its Lease every 5s (lease.renew) and the kernel keeps a dead holder's ` +
+			`address up to 4s (fence.validLifetime); with 2s to spare the Lease must last at least 11s`},
+		{"fence too long for the lease", ok + "fence: {validLifetime: 12s}\nlease: {renew: 1500ms}\n", "n1",
+			`f:7: lease.duration: is 15s, but the holder renews its Lease every 1.5s (lease.renew) and the kernel ` +
+				`keeps a dead holder's address up to 12s (fence.validLifetime); with 2s to spare the Lease must ` +
+				`last at least 16s`},
 		{"durations", ok + "lease: {duration: 7500ms, renew: 1}\nfence: {validLifetime: 90s}\n" +
 			"announce: {rate: 0, refresh: -1s}\n", "n1", `
 f:6: lease.duration: is 7500ms; the Kubernetes API and the kernel count whole seconds, write 8s
-f:6: lease.renew: "1" is not a duration; write a number with its unit, for example 1s
+f:6: lease.renew: "1" is not a duration; write a number with its unit, for example 5s
 f:7: fence.validLifetime: is 90s; write a duration from 2s to 1m0s
 f:8: announce.rate: is "0"; write a number from 1 to 10000
 f:8: announce.refresh: is -1s; write a duration from 1s to 1h0m0s`},
@@ -147,9 +148,85 @@ f:10: stateDir: "/" is not an absolute path below /; write it in full`},
 	}
 }
 
+// wrongOthers are files that are wrong about the other nodes.
+func wrongOthers() []errorStory {
+	return []errorStory{
+		{"hello", ok + "hello: {interval: 5ms, multiplier: 1, port: 443, keyFile: keys}\n", "n1", `
+f:6: hello.interval: is 5ms; write a duration from 10ms to 1s
+f:6: hello.multiplier: is "1"; write a number from 2 to 10
+f:6: hello.port: is "443"; write a number from 1024 to 65535
+f:6: hello.keyFile: "keys" is not an absolute path below /; write it in full`},
+		{"moves", ok + "moves: {drainTimeout: 1500ms, preempt: yes, preemptDelay: 2h}\npriority: high\n", "n1", `
+f:6: moves.preempt: is "yes"; write true or false
+f:6: moves.preemptDelay: is 2h; write a duration from 0s to 1h0m0s
+f:6: moves.drainTimeout: is 1500ms; the Kubernetes API and the kernel count whole seconds, write 2s
+f:7: priority: is "high"; write a number from 0 to 255`},
+		{"witnesses", ok + "witnesses: [gw, 10.0.0.0/24, 192.0.2.10, 'fe80::1%e', '::ffff:10.0.0.1', 0.0.0.0, 10.0.0.1,\n" +
+			"  10.0.0.1, 10.0.0.2, {a: b}]\n", "n1", `
+f:6: witnesses: has 9 addresses, at most 8 are possible
+f:6: witnesses[0]: "gw" is not an IP address; write one, no name server is asked when the network may be what is broken
+f:6: witnesses[1]: "10.0.0.0/24" is not an IP address; write one, no name server is asked when the network may be ` +
+			`what is broken
+f:6: witnesses[2]: 192.0.2.10 is a virtual IP; write the host's own address
+f:6: witnesses[3]: has a zone; write it without %e and set "interface" instead
+f:6: witnesses[4]: is an IPv4 address in IPv6 form; write 10.0.0.1
+f:6: witnesses[5]: 0.0.0.0 is unspecified; write the address of a host of the VIP's subnet
+f:7: witnesses[9]: is a mapping; write a single value
+f:7: witnesses[7]: 10.0.0.1 is in the list twice; remove one`},
+		{"peers that are no mappings", ok + "peers:\n- n2\n-\n- {nod: n3, address: 10.0.0.3}\n- {node: [n4]}\n", "n1", `
+f:7: peers[0]: is a single value; write fields below it, one "name: value" a line
+f:8: peers[1]: is empty; remove it
+f:9: peers[2].nod: unknown field; did you mean peers[2].node?
+f:10: peers[3].node: is a list; write a single value`},
+		{"peers that are a mapping", ok + "peers: {node: n2, address: 10.0.0.2}\n", "n1",
+			`f:6: peers: is a mapping; write a list, for example [{node: n2, address: 10.0.0.12}]`},
+		{"peers that cannot be", ok + `peers:
+- {node: N2, address: host, mac: 1}
+- {mac: "01:00:5e:00:00:01"}
+- {node: n3, address: 192.0.2.10, mac: "52:54:00:12:34:56:78:9a"}
+- {node: n4, address: 10.0.0.4, mac: 00-00-00-00-00-00}
+- node: n5
+  address: 10.0.0.5
+  mac: 52-54-00-00-00-AA
+- {node: n5, address: 10.0.0.6}
+- {node: n7, address: 10.0.0.5}
+- {node: n8, address: 10.0.0.8, mac: "52:54:00:00:00:aa"}
+`, "n1", `
+f:7: peers[0].node: "N2" is not the name of a Node (lower-case letters, digits, - and .); "kubectl get nodes" lists them
+f:7: peers[0].address: "host" is not an IP address; write one, no name server is asked when the network may be ` +
+			`what is broken
+f:7: peers[0].mac: "1" is not the hardware address of one host; write it as "ip link" does, ` +
+			`for example 52:54:00:12:34:56, or leave it out
+f:8: peers[1].node: is missing; write the node's name, as "kubectl get nodes" prints it
+f:8: peers[1].address: is missing; write the node's own address in the VIP's subnet
+f:8: peers[1].mac: "01:00:5e:00:00:01" is not the hardware address of one host; write it as "ip link" does, ` +
+			`for example 52:54:00:12:34:56, or leave it out
+f:9: peers[2].address: 192.0.2.10 is a virtual IP; write the host's own address
+f:9: peers[2].mac: "52:54:00:12:34:56:78:9a" is not the hardware address of one host; write it as "ip link" does, ` +
+			`for example 52:54:00:12:34:56, or leave it out
+f:10: peers[3].mac: "00-00-00-00-00-00" is not the hardware address of one host; write it as "ip link" does, ` +
+			`for example 52:54:00:12:34:56, or leave it out
+f:14: peers[5]: is n5 at 10.0.0.6, but the list has n5 at 10.0.0.5 already; keep one of them
+f:15: peers[6]: is n7 at 10.0.0.5, but the list has n5 at 10.0.0.5 already; keep one of them
+f:16: peers[7]: is n8 at 10.0.0.8, but the list has n5 at 10.0.0.5 already; keep one of them`},
+		{"too many peers", ok + "peers: [" + strings.Repeat("{node: n1, address: 10.0.0.1}, ", 17) + "]\n", "n1",
+			"f:6: peers: has 17 nodes, at most 16 are possible" + strings.Join(repeats(1, 16), "")},
+	}
+}
+
+// repeats are the lines about entries that say the first one again.
+func repeats(from, to int) []string {
+	var out []string
+	for i := from; i <= to; i++ {
+		out = append(out, fmt.Sprintf(
+			"\nf:6: peers[%d]: is n1 at 10.0.0.1, but the list has n1 at 10.0.0.1 already; keep one of them", i))
+	}
+	return out
+}
+
 // TestParseErrors compares the whole text: it is what people read.
 func TestParseErrors(t *testing.T) {
-	for _, s := range slices.Concat(wrongShapes(), wrongAddresses(), wrongValues()) {
+	for _, s := range slices.Concat(wrongShapes(), wrongAddresses(), wrongValues(), wrongOthers()) {
 		t.Run(s.name, func(t *testing.T) {
 			_, err := parse("f", []byte(s.file), s.host)
 			if err == nil {
@@ -188,6 +265,17 @@ func TestParseAccepts(t *testing.T) {
 		{"a mapped server", base + "  servers: ['[::ffff:10.0.0.1]:6443']\n", "n1",
 			func(c Config) bool { return c.APIServer.Servers[0] == netip.MustParseAddrPort("10.0.0.1:6443") }},
 		{"quoted numbers", base + "  port: '16443'\n", "n1", func(c Config) bool { return c.APIServer.Port == 16443 }},
+		{"connections end at a move", base + "moves: {drainTimeout: 0}\n", "n1",
+			func(c Config) bool { return c.Moves.DrainTimeout == 0 }},
+		{"a hello port that HAProxy has too, for TCP", base + "hello: {port: 7443}\n", "n1",
+			func(c Config) bool { return c.Hello.Port == c.APIServer.ProxyPort }},
+		{"a list of peers that names this node", base + "peers:\n- {node: n1, address: 10.0.0.1}\n" +
+			"- {address: 10.0.0.2, node: n2, mac: 52-54-00-00-00-AA}\n- {node: n3, address: '2001:db8::3', mac: ''}\n", "n1",
+			func(c Config) bool {
+				return slices.Equal(c.Peers, []Peer{
+					{"n2", netip.MustParseAddr("10.0.0.2"), "52:54:00:00:00:aa"}, {"n3", netip.MustParseAddr("2001:db8::3"), ""},
+				})
+			}},
 		{"the metrics on all addresses", base + "metrics: {bind: '[::]:9000'}\n", "n1",
 			func(c Config) bool { return c.Metrics.Bind.Port() == 9000 }},
 	}
@@ -211,6 +299,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(Reference()))
 	f.Add([]byte("a: &a [*a]\n? [x]\n: y\n<<: *a\n"))
 	f.Add([]byte("lease: {duration: 9223372036854775807ns}\n--- 1\n"))
+	f.Add([]byte(ok + "peers: [{node: n2, address: 10.0.0.2, mac: 2-0-0-0-0-0}, [], {address: [1]}]\nwitnesses: [1]\n"))
 	f.Add([]byte("apiServer: {vips: !!binary aGk=, check: !x {path: \"\\0\"}}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := parse("f", data, "n1")
@@ -225,6 +314,9 @@ func FuzzParse(f *testing.F) {
 		}
 		if c.Lease.Duration < c.Lease.Renew+c.Fence.ValidLifetime+slack {
 			t.Errorf("times accepted: %+v %+v", c.Lease, c.Fence)
+		}
+		if len(c.Witnesses) > maxWitnesses || len(c.Peers) > maxPeers || c.Hello.Port < firstUserPort {
+			t.Errorf("accepted: %+v", c)
 		}
 		if c.Kubeconfig == "" || c.Node == "" || c.APIServer.Port == c.APIServer.ProxyPort {
 			t.Errorf("accepted: %+v", c)

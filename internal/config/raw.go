@@ -24,6 +24,11 @@ type raw struct {
 	APIServer  rawAPIServer `yaml:"apiServer"`
 	Lease      rawLease     `yaml:"lease"`
 	Fence      rawFence     `yaml:"fence"`
+	Hello      rawHello     `yaml:"hello"`
+	Moves      rawMoves     `yaml:"moves"`
+	Priority   text         `yaml:"priority"`
+	Witnesses  texts        `yaml:"witnesses"`
+	Peers      rawPeers     `yaml:"peers"`
 	Announce   rawAnnounce  `yaml:"announce"`
 }
 
@@ -61,6 +66,19 @@ type rawFence struct {
 	ValidLifetime text `yaml:"validLifetime"`
 }
 
+type rawHello struct {
+	Interval   text `yaml:"interval"`
+	Multiplier text `yaml:"multiplier"`
+	Port       text `yaml:"port"`
+	KeyFile    text `yaml:"keyFile"`
+}
+
+type rawMoves struct {
+	DrainTimeout text `yaml:"drainTimeout"`
+	Preempt      text `yaml:"preempt"`
+	PreemptDelay text `yaml:"preemptDelay"`
+}
+
 type rawAnnounce struct {
 	Rate    text `yaml:"rate"`
 	Refresh text `yaml:"refresh"`
@@ -81,6 +99,24 @@ type texts struct {
 	path  string
 	line  int
 	items []text
+}
+
+// rawPeers is a list of mappings. Without tags it is a leaf like texts.
+type rawPeers struct {
+	path  string
+	line  int
+	items []rawPeer
+}
+
+// rawPeer is one of them. What has no tag stands last: a tag's place among the
+// tags is its field's place.
+type rawPeer struct {
+	Node    text `yaml:"node"`
+	Address text `yaml:"address"`
+	MAC     text `yaml:"mac"`
+
+	path string
+	line int
 }
 
 // problems collects everything that is wrong with a file.

@@ -115,6 +115,8 @@ func fillField(p *problems, n *yaml.Node, path string, into reflect.Value) {
 		*v = scalar(p, n, path)
 	case *texts:
 		fillList(p, n, path, v)
+	case *rawPeers:
+		fillPeers(p, n, path, v)
 	default:
 		fill(p, n, path+".", into)
 	}
@@ -122,14 +124,38 @@ func fillField(p *problems, n *yaml.Node, path string, into reflect.Value) {
 
 // fillList copies a list of plain values.
 func fillList(p *problems, n *yaml.Node, path string, into *texts) {
+	*into = texts{path: path, line: n.Line}
+	eachItem(p, n, path, n.Value, func(item *yaml.Node, at string) {
+		if t := scalar(p, item, at); t.given() {
+			into.items = append(into.items, t)
+		}
+	})
+}
+
+// fillPeers copies a list of mappings.
+func fillPeers(p *problems, n *yaml.Node, path string, into *rawPeers) {
+	*into = rawPeers{path: path, line: n.Line}
+	eachItem(p, n, path, examplePeer, func(item *yaml.Node, at string) {
+		before := len(p.list)
+		peer := rawPeer{path: at, line: item.Line}
+		fill(p, item, at+".", reflect.ValueOf(&peer).Elem())
+		// One whose shape is wrong would only be said to lack its fields, too.
+		if len(p.list) == before {
+			into.items = append(into.items, peer)
+		}
+	})
+}
+
+// eachItem walks a list and gives each item with its path; example is what an
+// item may look like.
+func eachItem(p *problems, n *yaml.Node, path, example string, take func(item *yaml.Node, at string)) {
 	if isNull(n) {
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
-		p.add(n.Line, path, "is %s; write a list, for example [%s]", kindName(n), n.Value)
+		p.add(n.Line, path, "is %s; write a list, for example [%s]", kindName(n), example)
 		return
 	}
-	*into = texts{path: path, line: n.Line}
 	for i, item := range n.Content {
 		at := path + "[" + strconv.Itoa(i) + "]"
 		// "- " with nothing behind it is more likely forgotten than meant.
@@ -137,9 +163,7 @@ func fillList(p *problems, n *yaml.Node, path string, into *texts) {
 			p.add(item.Line, at, "is empty; remove it")
 			continue
 		}
-		if t := scalar(p, item, at); t.given() {
-			into.items = append(into.items, t)
-		}
+		take(item, at)
 	}
 }
 

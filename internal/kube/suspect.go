@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -155,25 +154,11 @@ func (s *Servers) absolve(v *server) {
 // probe asks one server whether it is ready. A refusal (401, 403) is the
 // answer of a server that works.
 func (s *Servers) probe(ctx context.Context, v *server) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, probeWait, errNoReadyz)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+v.addr+"/readyz", nil)
-	if err != nil {
-		return err
+	code, err := s.askReadyz(ctx, v)
+	if err == nil && overloaded(code) {
+		err = fmt.Errorf("not ready: /readyz answers %d %s", code, http.StatusText(code))
 	}
-	resp, err := s.probes.RoundTrip(req)
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // for the next use of the connection
-	if resp.StatusCode >= http.StatusInternalServerError || resp.StatusCode == http.StatusTooManyRequests {
-		return fmt.Errorf("not ready: /readyz answers %s", resp.Status)
-	}
-	return nil
+	return err
 }
 
 var errNoReadyz = errors.New("no answer to /readyz within " + probeWait.String())

@@ -62,7 +62,7 @@ func TestProbing(t *testing.T) {
 
 		f[0].set(in(0, 500)) // it answers, but is not ready
 		time.Sleep(2 * time.Second)
-		if why := s.State()[0].Why; why != "not ready: /readyz answers 500" {
+		if why := s.State()[0].Why; why != "not ready: /readyz answers 500 Internal Server Error" {
 			t.Errorf("why: %q", why)
 		}
 		f[0].set(never)

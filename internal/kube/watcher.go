@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	discovery "k8s.io/api/discovery/v1"
@@ -15,8 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	discoveryclient "k8s.io/client-go/kubernetes/typed/discovery/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"mooring.dev/mooring/internal/lb"
 )
@@ -42,8 +39,6 @@ type WatcherOptions struct {
 type Watcher struct {
 	o      WatcherOptions
 	client discoveryclient.EndpointSliceInterface
-	// away says that the API could not be read, so that it is logged once.
-	away atomic.Bool
 }
 
 // NewWatcher prepares; it connects to nothing.
@@ -58,76 +53,23 @@ func NewWatcher(config *rest.Config, o WatcherOptions) (*Watcher, error) {
 // Run follows until ctx is done and returns nil. While the API is away the
 // last list stays in force.
 func (w *Watcher) Run(ctx context.Context) error {
-	// The informer's own logger knows nothing about this program.
-	ctx = klog.NewContext(ctx, klog.Logger{})
-	// One slot: several changes in a row are one new list.
-	changed := make(chan struct{}, 1)
-	informer := cache.NewSharedIndexInformer(w.listWatch(), &discovery.EndpointSlice{}, 0, nil)
-	if err := informer.SetWatchErrorHandlerWithContext(w.failed); err != nil {
-		return err
+	// The few slices concerned and nothing else.
+	f := &follow{
+		what: "the list of API servers", log: w.o.Log, client: w.client, example: &discovery.EndpointSlice{},
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.LabelSelector = apiService
+			return w.client.List(ctx, o)
+		},
+		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.LabelSelector = apiService
+			return w.client.Watch(ctx, o)
+		},
 	}
-	note := func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { note() }, UpdateFunc: func(any, any) { note() }, DeleteFunc: func(any) { note() },
-	})
-	if err != nil {
-		return err
-	}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		informer.RunWithContext(ctx)
-	}()
-	// Whoever waits for Run has the informer's goroutines waited for too, but not
-	// for long: in an outage the informer sleeps up to 30 s whatever its context
-	// says (client-go's watchList), and the VIPs are not refreshed meanwhile.
-	defer func() {
-		select {
-		case <-stopped:
-		case <-time.After(100 * time.Millisecond):
-		}
-	}()
-
-	// Not before the first list is complete: with one of two families only a
-	// proxy would lose half of its backends for a moment.
-	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
-		return nil
-	}
-	note()
-	// Only this goroutine reads the store and calls back, so that calls come
-	// in order and do not overlap; events merely say that there is something.
 	var last []lb.Backend
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-			last = w.pass(informer.GetStore().List(), last)
-		}
-	}
-}
-
-// listWatch reads the few slices concerned and nothing else.
-func (w *Watcher) listWatch() cache.ListerWatcher {
-	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.LabelSelector = apiService
-			list, err := w.client.List(ctx, o)
-			w.seen(err)
-			return list, err
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.LabelSelector = apiService
-			stream, err := w.client.Watch(ctx, o)
-			w.seen(err)
-			return stream, err
-		},
-	}, w.client)
+	return f.run(ctx, func(_ context.Context, objects []any) time.Duration {
+		last = w.pass(objects, last)
+		return 0
+	})
 }
 
 // pass hands the list on if it says something new, and returns what is in
@@ -151,18 +93,4 @@ func (w *Watcher) pass(objects []any, last []lb.Backend) []lb.Backend {
 	}
 	w.o.Backends(backends)
 	return backends
-}
-
-// seen logs that the API can be read again.
-func (w *Watcher) seen(err error) {
-	if err == nil && w.away.CompareAndSwap(true, false) {
-		w.o.Log.Info("the list of API servers can be read again")
-	}
-}
-
-// failed logs the first of a row of failures.
-func (w *Watcher) failed(ctx context.Context, _ *cache.Reflector, err error) {
-	if ctx.Err() == nil && w.away.CompareAndSwap(false, true) {
-		w.o.Log.Warn("the list of API servers cannot be read; keeping the last one", "error", err)
-	}
 }

@@ -36,6 +36,12 @@ type Holding struct {
 	// for silence: also what is scheduled is not sent. The first wish without it
 	// announces as if the addresses were new.
 	Mute bool
+	// Copies are VIPs that a hand-over has given to another node: each is taken
+	// from its link and stays, mute, on lo for CopyFor, so that connections made
+	// before the hand-over live on. A copy ends by its lifetime, whatever later
+	// wishes say, or when its VIP is wanted in Addresses again.
+	Copies  []Address
+	CopyFor time.Duration
 }
 
 // Held is what the address sink reached.
@@ -74,9 +80,12 @@ type LinkChange struct {
 // another node on the same link: the old holder, while a hand-over ends.
 type Forward struct {
 	VIP Address
-	// To is the other node's own address on the link, of VIP's family. The zero
-	// Addr mutes this node instead: it still takes frames for VIP, but neither
-	// answers for it nor names it in its own questions (ARP, NDP), so that no
-	// client comes back to an old holder.
+	// To is the other node's own address on the link, of VIP's family.
 	To netip.Addr
+	// MACs are To's hardware addresses, comma-separated: a frame that comes from
+	// there is never sent back.
+	MACs string
+	// Until is when the forwarding ends by itself: before the copy does to which
+	// it leads, or frames would go to and fro.
+	Until Instant
 }

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
-	"time"
+	"strconv"
+	"strings"
+	"syscall"
 
 	"mooring.dev/mooring/e2e/lab"
 )
@@ -19,6 +16,22 @@ type keepalived struct {
 	name, vip, advert string
 	router            int
 	procs             map[string]*lab.Process
+}
+
+// tuned is the keepalived that ratios are to.
+const tuned = "keepalived 0.1 s"
+
+// startPeers runs two groups beside the agents; n1 is the master of both.
+func (b *bench) startPeers() {
+	b.peers = []*keepalived{
+		{name: "keepalived 1 s", vip: "10.99.0.201", router: 51, advert: "1", procs: map[string]*lab.Process{}},
+		{name: tuned, vip: "10.99.0.202", router: 52, advert: "0.1", procs: map[string]*lab.Process{}},
+	}
+	for _, k := range b.peers {
+		for i, n := range b.All() {
+			k.start(b, n, 150-10*i)
+		}
+	}
 }
 
 // start writes the configuration and runs VRRP alone on the node.
@@ -49,43 +62,31 @@ vrrp_instance vip {
 		"-p", filepath.Join(dir, "pid"), "-r", filepath.Join(dir, "vrrp.pid"))
 }
 
-// load sends requests from sixteen workers for a time and returns those
-// answered with 200 per second.
-func load(h *lab.Host, url string, keep bool, d time.Duration) float64 {
-	c := h.HTTP(2 * time.Second)
-	if t, ok := c.Transport.(*http.Transport); ok {
-		t.DisableKeepAlives = !keep
-		t.MaxIdleConnsPerHost = 16
+// signal reaches the parent and its VRRP process: each alone would let the other
+// notice and end in order.
+func (k *keepalived) signal(n *lab.Node, sig syscall.Signal) {
+	parent := k.procs[n.Name()].PID()
+	all := []int{parent}
+	for _, pid := range n.Processes() {
+		if parentOf(pid) == parent {
+			all = append(all, pid)
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	var good atomic.Int64
-	var workers sync.WaitGroup
-	for range 16 {
-		workers.Go(func() {
-			for ctx.Err() == nil {
-				if get(ctx, c, url) {
-					good.Add(1)
-				}
-			}
-		})
+	for _, pid := range all {
+		_ = syscall.Kill(pid, sig) // gone in between is as good
 	}
-	workers.Wait()
-	c.CloseIdleConnections()
-	return float64(good.Load()) / d.Seconds()
 }
 
-// get counts an answer only when its whole body came.
-func get(ctx context.Context, c *http.Client, url string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// parentOf is the fourth field of /proc/PID/stat, proc(5), 0 if there is none.
+func parentOf(pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return false
+		return 0
 	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return false
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 2 {
+		return 0
 	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err == nil && resp.StatusCode == http.StatusOK
+	parent, _ := strconv.Atoi(f[1])
+	return parent
 }
