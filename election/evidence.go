@@ -117,7 +117,10 @@ func (m *Machine) suspectProbed(ev Probed) {
 	if s.node == "" {
 		return
 	}
-	peer, _ := m.sortAnswers(ev.Answers)
+	peer, stranger := m.sortAnswers(ev.Answers)
+	if peer == "" && stranger != "" && !m.knows(s.node) {
+		peer = s.node // its MACs are unknown, so any may be its
+	}
 	switch {
 	case ev.Err != "":
 		s.silent, s.witness = 0, false
@@ -146,6 +149,11 @@ func (m *Machine) suspectProbed(ev Probed) {
 	default:
 		m.weigh()
 	}
+}
+
+// knows says whether a node's MACs are known.
+func (m *Machine) knows(node string) bool {
+	return slices.ContainsFunc(m.members, func(c Member) bool { return c.Node == node && len(c.MACs) > 0 })
 }
 
 // patience is how long a kernel may answer without a living agent behind it: a

@@ -173,7 +173,7 @@ func (m *Machine) othersUp(node string) bool {
 // holdingHeard: a peer that says it holds in another term. A planned asker is
 // obeyed at once; else the API server decides, and without one the terms.
 func (m *Machine) holdingHeard(node string, p *peer, old Say) {
-	if !p.holds() || p.say.Phase != Holding {
+	if !m.beside(p) {
 		if old.Phase == Holding && p.up() {
 			// It has yielded: the last word on the wire is the true holder's.
 			m.quarrel = quarrel{}
@@ -189,6 +189,12 @@ func (m *Machine) holdingHeard(node string, p *peer, old Say) {
 		return // the old holder has not heard of its own hand-over yet
 	}
 	m.contend(node, "")
+}
+
+// beside says whether a peer answers for the VIPs beside this holder: it holds, or
+// it hands over a term that this node, perhaps frozen, knows nothing of.
+func (m *Machine) beside(p *peer) bool {
+	return p.holds() && (p.say.Phase == Holding || p.say.Transitions > m.known.Transitions)
 }
 
 // contend is what a holder does when it learns of another one: doubt, read, and
@@ -214,10 +220,10 @@ func (m *Machine) settleByHello() bool {
 	switch {
 	case !p.up():
 		return false
-	case p.say.Phase != Holding:
+	case !m.beside(p):
 		m.quarrel = quarrel{}
-	case !m.sure && p.assured > m.quarrel.since:
-		m.becomeFenced(Fenced) // an API server has answered the other one
+	case !m.sure && m.assuredSince(p):
+		m.becomeFenced(Fenced)
 	case p.say.Transitions > m.known.Transitions,
 		p.say.Transitions == m.known.Transitions && !m.outranks(m.quarrel.with):
 		m.becomeFenced(Fenced)
@@ -225,6 +231,13 @@ func (m *Machine) settleByHello() bool {
 		m.do(Announce{})
 	}
 	return true
+}
+
+// assuredSince says whether an API server has told the other holder, after it
+// could know of this one, that the group is its own: it has asked by the time that
+// it still says so.
+func (m *Machine) assuredSince(p *peer) bool {
+	return p.assured > m.quarrel.since || p.assured != 0 && m.now-max(p.assured, m.quarrel.since) > 2*readTimeout
 }
 
 // outranks says whether this node ranks before another.

@@ -90,7 +90,12 @@ func targetDiesScene(w *world, h *node) {
 		w.expect(promise{name: "I6", unbroken: true})
 		w.pass(3 * time.Second)
 		w.relax()
-	case len(w.nodes) > 2 || w.gateway:
+	case len(w.nodes) <= 2 && !w.gateway:
+	case freezes:
+		// Its kernel answers until the fence: a client that missed the only
+		// announcement waits for it.
+		w.outage("I6", 4*time.Second+takeover, 8*time.Second)
+	default:
 		w.outage("I6", takeover, 8*time.Second)
 	}
 	if !freezes || showed {
