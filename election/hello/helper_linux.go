@@ -26,8 +26,18 @@ import (
 // the priority.
 
 const (
-	// helperPause is the time before a helper that ended is started again.
+	// helperPause is the time before a helper that ended is started again, doubled
+	// up to helperRest each time that one lived for less than helperLife: a fault
+	// that comes at once shall not take a core by real-time priority.
 	helperPause = 100 * time.Millisecond
+	helperRest  = 10 * time.Second
+	helperLife  = 10 * time.Second
+	// helperGrace is the time that a helper has to end when it is told to.
+	helperGrace = time.Second
+	// A helper that takes more than half a core, looked at every busyEvery, is out of
+	// its mind: 300 peers cost a fifth of one. RLIMIT_RTTIME would not end it, as it
+	// counts threads, among which Go moves a goroutine.
+	busyEvery = 2 * time.Second
 	// beatEvery is how often beats are passed on, statusEvery a status.
 	beatEvery   = 100 * time.Millisecond
 	statusEvery = 250 * time.Millisecond
@@ -94,18 +104,24 @@ func (h *helper) nudge() {
 
 // runHelper keeps a helper running until ctx ends.
 func (l *Loop) runHelper(ctx context.Context) {
+	pause := helperPause
 	for {
+		begun := l.opt.Now()
 		err := l.oneHelper(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if l.opt.Now()-begun > helperLife {
+			pause = helperPause
 		}
 		l.opt.Log.Warn("the hello helper ended, starting it again", "err", err)
 		l.bereaved(err)
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(helperPause):
+		case <-time.After(pause):
 		}
+		pause = min(2*pause, helperRest)
 	}
 }
 
@@ -151,11 +167,50 @@ func (l *Loop) oneHelper(ctx context.Context) error {
 	ended := make(chan struct{})
 	var writer sync.WaitGroup
 	writer.Go(func() { l.command(conn, ended) })
+	var busy error
+	writer.Go(func() { busy = guard(cmd.Process, ended) })
 	err = l.listen(conn)
 	close(ended)
 	conn.Close()
 	writer.Wait()
-	return errors.Join(err, cmd.Wait())
+	// Whatever was started, it does not stay.
+	end := time.AfterFunc(helperGrace, func() { _ = cmd.Process.Kill() })
+	defer end.Stop()
+	return errors.Join(busy, err, cmd.Wait())
+}
+
+// guard kills a helper that spins: at its priority it would take a core from
+// everybody else.
+func guard(p *os.Process, ended <-chan struct{}) error {
+	every := time.NewTicker(busyEvery)
+	defer every.Stop()
+	last, at := time.Duration(0), time.Now()
+	for {
+		select {
+		case <-ended:
+			return nil
+		case <-every.C:
+		}
+		used, err := cpuTime(p.Pid)
+		if err != nil {
+			return nil // it has ended
+		}
+		now := time.Now()
+		if spent, passed := used-last, now.Sub(at); spent > passed/2 {
+			_ = p.Kill()
+			return fmt.Errorf("it took %v of processor time in %v and was killed", spent, passed)
+		}
+		last, at = used, now
+	}
+}
+
+// cpuTime is the processor time that all threads of a process have had
+// (clock_getcpuclockid(3)).
+func cpuTime(pid int) (time.Duration, error) {
+	const sched = 2 // CPUCLOCK_SCHED of the kernel's posix-timers.h
+	var t unix.Timespec
+	err := unix.ClockGettime(int32(^pid<<3|sched), &t)
+	return time.Duration(t.Nano()), err
 }
 
 // startHigh starts the command with real-time priority, if that is allowed: a

@@ -22,6 +22,9 @@ import (
 // helperArg makes this test binary a helper.
 const helperArg = "serve-hellos"
 
+// spinArg makes it a helper that never pauses nor obeys.
+const spinArg = "spin"
+
 // withHelper has the options' work done by another process.
 func withHelper(opt Options) Options {
 	opt.Helper = []string{"/proc/self/exe", helperArg}
@@ -159,6 +162,15 @@ func TestHelperMissing(t *testing.T) {
 	if !strings.Contains(log.String(), "/no/such/helper") {
 		t.Errorf("log %q", &log)
 	}
+}
+
+// TestHelperSpins: the kernel ends what would take a core by its priority.
+func TestHelperSpins(t *testing.T) {
+	l := newLab(t, 1)
+	opt := l.hosts[0].options()
+	opt.Helper = []string{"/proc/self/exe", spinArg}
+	a := l.hosts[0].start(opt)
+	eventually(t, "the spinning helper is killed", func() bool { return strings.Contains(a.Status().Why, "killed") })
 }
 
 // TestServeByHand: started without an agent it says so.

@@ -36,6 +36,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) == 2 && os.Args[1] == spinArg {
+		for begun := time.Now(); time.Since(begun) < 20*time.Second; {
+			continue // at the priority that it was given
+		}
+		os.Exit(0)
+	}
 	if role := os.Getenv(roleEnv); role != "" {
 		play, known := roles[role]
 		if !known {

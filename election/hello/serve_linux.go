@@ -17,15 +17,9 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
-const (
-	// unread is how many tidings may wait for the agent. More means that it is
-	// stopped: a helper that cannot tell is of no use.
-	unread = 4096
-	// rtLimit is how long a real-time thread may run without a pause before the
-	// kernel kills the helper (getrlimit(2), RLIMIT_RTTIME): a mistake in it shall
-	// not take a core.
-	rtLimit = time.Second
-)
+// unread is how many tidings may wait for the agent. More means that it is
+// stopped: a helper that cannot tell is of no use.
+const unread = 4096
 
 // Serve is the whole life of the process that Options.Helper names: it speaks with
 // the peers as its agent tells it through standard input, a socket, and ends when
@@ -40,8 +34,6 @@ func Serve(now func() lb.Instant) error {
 	if err := in.Decode(&first); err != nil || first.Start == nil {
 		return fmt.Errorf("this command is started by the agent, not by hand: no order on standard input: %v", err)
 	}
-	limit := unix.Rlimit{Cur: uint64(rtLimit.Microseconds()), Max: uint64(rtLimit.Microseconds())}
-	_ = unix.Setrlimit(unix.RLIMIT_RTTIME, &limit) // less is kept
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	out := make(chan tidings, unread)
