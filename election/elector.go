@@ -28,6 +28,14 @@ import (
 // ErrDuplicateNode is returned by Run when a second agent uses this node's name.
 var ErrDuplicateNode = errors.New("another agent runs under this node's name: give each node its own (`node:` in the configuration)")
 
+const (
+	// lookEvery is the LeaderElector's pace: an idle look wakes a processor, and what
+	// is urgent does not wait for it.
+	lookEvery = 250 * time.Millisecond
+	// claimAgain is the time until a claim that failed is sent again.
+	claimAgain = 20 * time.Millisecond
+)
+
 // Options are an elector's settings; all but Log are required.
 type Options struct {
 	// Config reaches every API server; it must not limit the request rate.
@@ -123,9 +131,8 @@ func (e *Elector) Do(a Action) {
 		if a.Mode == LockRenew && old.Mode != LockRenew {
 			e.renewNow()
 		}
-		if a.Mode == LockClaim {
-			// At once, as the LeaderElector would do at its next look.
-			e.enqueue(func(ctx context.Context) { _ = (&lock{e}).Update(ctx, resourcelock.LeaderElectionRecord{}) })
+		if a.Mode == LockClaim || a.Mode == LockRenew && old.Mode != LockRenew {
+			e.updateSoon()
 		}
 	case Read:
 		e.readSoon(a.Timeout)
@@ -134,6 +141,11 @@ func (e *Elector) Do(a Action) {
 	case Swap:
 		e.enqueue(func(ctx context.Context) { e.swap(ctx, a) })
 	}
+}
+
+// updateSoon writes what is due without waiting for the LeaderElector's next look.
+func (e *Elector) updateSoon() {
+	e.enqueue(func(ctx context.Context) { _ = (&lock{e}).Update(ctx, resourcelock.LeaderElectionRecord{}) })
 }
 
 // enqueue drops a task when sixteen wait: their answers are overdue anyway and
@@ -176,7 +188,7 @@ func (e *Elector) elect(ctx context.Context) {
 	for ctx.Err() == nil {
 		le, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock: &lock{e}, LeaseDuration: e.opt.Lease, RenewDeadline: e.opt.Lease * 2 / 3,
-			RetryPeriod: 20 * time.Millisecond, Name: e.opt.Group,
+			RetryPeriod: lookEvery, Name: e.opt.Group,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(context.Context) {}, OnStoppedLeading: func() {},
 			},
@@ -233,6 +245,11 @@ func (e *Elector) wrote(begun lb.Instant, err error) {
 	}
 	e.backoff = min(max(2*e.backoff, 50*time.Millisecond), time.Second)
 	e.renewAt = e.opt.Now() + e.backoff
+	pause := e.backoff
+	if e.wish.Load().Mode == LockClaim {
+		pause = claimAgain // what takes over from a dead holder does not wait longer
+	}
+	time.AfterFunc(pause, e.updateSoon)
 }
 
 // readSoon reads the group's Lease; one quick read and a few patient ones may
@@ -280,6 +297,8 @@ func (e *Elector) enqueueRead(task func(context.Context), flight *atomic.Int32) 
 
 // repair writes our record over whatever is there now.
 func (e *Elector) repair(ctx context.Context, r Record) {
+	e.writing <- struct{}{}
+	defer func() { <-e.writing }()
 	base, _ := e.leases.last()
 	if v := toView(base, e.leases.known); v.Sound && v.Candidate && v.Record.Transitions > r.Transitions {
 		return // taken meanwhile: that is no damage

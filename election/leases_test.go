@@ -131,6 +131,11 @@ func TestLeasesReplace(t *testing.T) {
 	if !slices.Contains(s.delivered, "members n1 n3") {
 		t.Errorf("delivered %q", s.delivered)
 	}
+	// Deleted a moment ago, perhaps by mistake: its agent writes it again.
+	if !s.known("n2") || !s.known("n1") {
+		t.Error("n2 is forgotten at once")
+	}
+	s.clock += time.Minute + time.Second
 	if s.known("n2") || !s.known("n1") {
 		t.Error("n2 is still known")
 	}

@@ -54,8 +54,15 @@ func (k *lock) Get(context.Context) (*resourcelock.LeaderElectionRecord, []byte,
 func (k *lock) Create(context.Context, resourcelock.LeaderElectionRecord) error { return errNotAllowed }
 
 // Update renews or claims. A renewal is written once a renewal period, one
-// before that is taken as done while the term is ours.
+// before that is taken as done while the term is ours. One at a time: the second
+// sees what the first has written.
 func (k *lock) Update(ctx context.Context, _ resourcelock.LeaderElectionRecord) error {
+	select {
+	case k.e.writing <- struct{}{}:
+		defer func() { <-k.e.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	wish := k.e.wish.Load()
 	if wish.Mode == LockClosed || wish.NotAfter != 0 && k.e.opt.Now() >= wish.NotAfter {
 		return errNotAllowed
@@ -89,9 +96,8 @@ func (k *lock) Describe() string { return k.e.opt.Namespace + "/" + k.e.opt.Grou
 
 // write sends one record and delivers what came of it. base is the Lease to
 // replace, nil to create. Failed writes back off from 50 ms to 1 s.
+// The caller has the token of writing.
 func (e *Elector) write(ctx context.Context, r Record, base *coordination.Lease) error {
-	e.writing <- struct{}{}
-	defer func() { <-e.writing }()
 	ctx, cancel := context.WithTimeout(ctx, swapTimeout)
 	defer cancel()
 	begun := e.opt.Now()

@@ -188,3 +188,22 @@ func TestLockBacksOff(t *testing.T) {
 		})
 	}
 }
+
+// TestLockClaimsAgain: a claim that an API server refuses is not put off like a
+// renewal: a dead holder's clients wait for it.
+func TestLockClaimsAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *apiserver) {
+		b := run(t, s, "n1", "a")
+		b.given(Record{Holder: "n2", Transitions: 2})
+		s.fail(500)
+		begin := time.Now()
+		b.claim("n1", 3, time.Hour)
+		b.wait(time.Second)
+		if n := s.sent(begin, "PUT", "apiserver"); n < 20 || n > 60 {
+			t.Errorf("%d tries in a second, want one every 20 ms", n)
+		}
+		s.fail(0)
+		b.wait(50 * time.Millisecond)
+		b.isRecord("n1/3")
+	})
+}
