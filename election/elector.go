@@ -73,6 +73,7 @@ type Elector struct {
 	mu       sync.Mutex
 	renewAt  lb.Instant
 	backoff  time.Duration
+	retrying bool // a failed write will be sent again
 	restart  context.CancelFunc // ends the running LeaderElector
 	ended    chan struct{}      // closed when it has ended
 	said     string             // last complaint, logged once
@@ -249,7 +250,16 @@ func (e *Elector) wrote(begun lb.Instant, err error) {
 	if e.wish.Load().Mode == LockClaim {
 		pause = claimAgain // what takes over from a dead holder does not wait longer
 	}
-	time.AfterFunc(pause, e.updateSoon)
+	if e.retrying {
+		return // one at a time, whoever wrote
+	}
+	e.retrying = true
+	time.AfterFunc(pause, func() {
+		e.mu.Lock()
+		e.retrying = false
+		e.mu.Unlock()
+		e.updateSoon()
+	})
 }
 
 // readSoon reads the group's Lease; one quick read and a few patient ones may
