@@ -73,7 +73,7 @@ type Elector struct {
 	mu       sync.Mutex
 	renewAt  lb.Instant
 	backoff  time.Duration
-	retrying bool // a failed write will be sent again
+	retrying bool               // a failed write will be sent again
 	restart  context.CancelFunc // ends the running LeaderElector
 	ended    chan struct{}      // closed when it has ended
 	said     string             // last complaint, logged once

@@ -273,6 +273,14 @@ func (m *Machine) goProvisional() {
 		m.due.set(onProvisional, m.now+claimWait)
 		return
 	}
+	if m.now-m.doubt.asked > probeFresh {
+		// This node slept: the wire may have another holder by now.
+		m.due.set(onProvisional, m.now+claimWait)
+		if !m.doubt.asking {
+			m.askWire()
+		}
+		return
+	}
 	m.becomeProvisional(m.claim)
 }
 
@@ -280,7 +288,7 @@ func (m *Machine) goProvisional() {
 // node or another. lock stays open for the swap that is under way.
 func (m *Machine) becomeProvisional(r Record) {
 	m.base.UID, m.base.Version = m.known.UID, m.actual
-	m.known, m.ever = r, true
+	m.known, m.ever, m.shown = r, true, Record{}
 	m.known.Version, m.known.Unwritten = "", true
 	m.do(Remember{Record: m.known})
 	evidence := m.byEvidence
@@ -297,7 +305,11 @@ func (m *Machine) provisionalSaw(ev Saw) {
 	m.actual = r.Version
 	switch {
 	case ev.Via == ByWatch:
-		// A watch may show what was true before: it is a hint to read.
+		// A watch may show what was true before: it is a hint to read. Once this
+		// node has let go it is the last that is known.
+		if judge(m.base, true, ev.View) == successor && r.Transitions > m.shown.Transitions {
+			m.shown = r
+		}
 		if r.Transitions >= m.known.Transitions {
 			m.do(Read{Timeout: readTimeout})
 		}

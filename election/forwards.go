@@ -47,10 +47,13 @@ func (m *Machine) unloopSoon() {
 	}
 }
 
-// unloop ends a forwarding to the node that holds now: frames would go round.
+// unloop ends a forwarding by which frames would go round: to the node that holds
+// now, or into a ring that an agent which is gone should have opened.
 func (m *Machine) unloop() {
 	if m.forwards != "" && m.forwards == m.known.Holder {
 		m.skip(m.known.Holder)
+	} else if m.forwards != "" && !m.opens(m.forwards) {
+		m.forwardTo("")
 	}
 }
 
@@ -79,7 +82,10 @@ const maxHops = 8
 // kernel goes on serving, so its silence is no death; the wire is asked.
 func (m *Machine) followHop(node string) {
 	if m.peers[node].state == PeerDown && m.forwards != "" && !m.opens(m.forwards) {
-		m.forwardTo("") // a ring that nobody else can open any more
+		// A ring that nobody else can open, unless that agent is back within its fence.
+		if m.due[onUnloop] == 0 {
+			m.due.set(onUnloop, m.now+m.cfg.ValidLft)
+		}
 		return
 	}
 	if node != m.forwards || node == "" {

@@ -84,7 +84,7 @@ func (m *Machine) swapTo(node string) {
 	if node == m.cfg.Self {
 		r.From, r.Cause = "", CauseUndone
 	}
-	m.hand.record = r
+	m.hand.record, m.hand.cut = r, false
 	m.due.clear(onSign)
 	m.due.set(onSwap, m.now+swapTimeout+swapTimeout/2)
 	m.do(Lock{Mode: LockClosed}, Swap{Record: r, Timeout: swapTimeout})
@@ -116,7 +116,7 @@ func (m *Machine) onSwapped(ev Swapped) {
 		// The watch has shown that it was written.
 	case m.phase == Draining:
 		// The API server went away half-way: go on answering, look again.
-		m.unsure = m.now
+		m.hand.cut, m.unsure = true, m.now
 		m.due.set(onRead, m.now)
 		m.due.set(onSign, m.now+2*signWait)
 	default:
@@ -149,7 +149,7 @@ func (m *Machine) becomeDraining(r Record) {
 		// Swapped by an earlier run, or given up for unanswered.
 		m.hand.tried, m.hand.cause, m.began = []string{m.cfg.Self, r.Holder}, r.Cause, m.now
 	}
-	m.hand.target = r.Holder
+	m.hand.target, m.hand.cut = r.Holder, false
 	m.say(HandingOver, Note{Node: r.Holder, Cause: r.Cause})
 	m.due.clear(onLease, onRead, onRepair)
 	m.due.set(onSign, m.now+signWait)
@@ -175,6 +175,9 @@ func (m *Machine) drainingSaw(ev Saw, v verdict) {
 		m.becomeDraining(r)
 	case r.From == m.cfg.Self, m.hand.yields && r == m.known:
 		m.known.Version = r.Version
+		if m.hand.cut && ev.Via == ByRead && ev.Begun >= m.unsure {
+			m.tryNext() // an API server answers again, and the target has had its time
+		}
 	case v == same:
 		m.believe(r)
 		m.signed()

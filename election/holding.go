@@ -272,6 +272,9 @@ func (m *Machine) becomeFenced(why Reason) {
 	if m.provisional && m.known.Holder == m.cfg.Self {
 		// What was never written is not remembered: another has the group.
 		m.known, m.ever = m.base, m.reached
+		if m.shown.Transitions > m.base.Transitions {
+			m.believe(m.shown)
+		}
 	}
 	m.forwardTo("")
 	m.due.clear(onSign)

@@ -119,6 +119,7 @@ type Machine struct {
 
 	claim       Record // as tried to be written
 	base        Record // what it replaces
+	shown       Record // provisional: a successor of base that the watch has shown
 	byEvidence  bool   // Claiming: by hellos and probes, not by age
 	won         bool   // Claiming: swapped, one question to the wire is missing
 	provisional bool   // Holding: without an API server's word
@@ -136,6 +137,7 @@ type handover struct {
 	record Record // as last swapped, or tried to
 	lost   int    // swaps refused because the record had changed
 	yields bool   // to a claim, not by an own swap
+	cut    bool   // the last swap was not answered
 }
 
 // quarrel is the time in which a candidate was heard to claim the VIP that this

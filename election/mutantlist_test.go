@@ -20,7 +20,7 @@ var mutants = []mutant{
 		{"evidence.go", "	case s.kernel && m.age.seen > s.down+time.Second && m.known.Holder == s.node:\n", "	case false:\n"},
 		{"evidence.go", "func (m *Machine) patience() time.Duration {\n", "func (m *Machine) patience() time.Duration {\n	if true {\n		return 0\n	}\n"},
 	}},
-	{"age alone suffices", []edit{{"standby.go", "	case peer != \"\" && m.age.at(m.read) < 2*m.lease():\n", "	case false:\n"}}},
+	{"age alone suffices", []edit{{"standby.go", "	case peer != \"\" && (m.age.at(m.read) < 2*m.lease() || m.fencing(peer)):\n", "	case false:\n"}}},
 	{"hung servers prove an age", []edit{
 		{"deadline.go", "func (a *ageing) failed() { a.broken, a.since = true, 0 }", "func (a *ageing) failed() {}"},
 		{"deadline.go", "	gap := a.since != 0 && a.last != 0 &&", "	gap := false && a.last != 0 &&"},

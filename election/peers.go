@@ -22,7 +22,8 @@ type peer struct {
 	idle, well lb.Instant
 	// onward is where it forwarded to before it came to hold again.
 	onward string
-	// assured is since when it says that an API server confirms it as holder.
+	// assured is since when its word counts that an API server confirms it as
+	// holder: one who was away first has to ask again.
 	assured lb.Instant
 }
 
@@ -58,6 +59,9 @@ func (m *Machine) onPeer(ev Peer) {
 		p.onward = p.say.Forwards
 	}
 	p.assured = since(p.assured, m.now, p.up() && p.say.Phase == Holding && p.say.API)
+	if came && p.assured != 0 {
+		p.assured = m.now + 2*readTimeout
+	}
 	m.noteUp()
 	m.followHop(ev.Node)
 	switch m.phase {
@@ -90,7 +94,8 @@ func since(was, now lb.Instant, on bool) lb.Instant {
 
 // standbyHeard goes on with what waits for a peer's word.
 func (m *Machine) standbyHeard(p *peer) {
-	if p.up() && p.say.Phase == Draining && p.say.To == m.cfg.Self && p.say.Transitions > m.known.Transitions {
+	if p.up() && p.say.Phase == Draining && p.say.To == m.cfg.Self && !m.summon.active &&
+		p.say.Transitions >= m.known.Transitions {
 		m.do(Read{Timeout: readTimeout}) // handed over to this node; the watch may be slow
 	}
 }
@@ -237,7 +242,7 @@ func (m *Machine) settleByHello() bool {
 // could know of this one, that the group is its own: it has asked by the time that
 // it still says so.
 func (m *Machine) assuredSince(p *peer) bool {
-	return p.assured > m.quarrel.since || p.assured != 0 && m.now-max(p.assured, m.quarrel.since) > 2*readTimeout
+	return p.assured != 0 && m.now >= p.assured && (p.assured > m.quarrel.since || m.now-m.quarrel.since > 2*readTimeout)
 }
 
 // outranks says whether this node ranks before another.

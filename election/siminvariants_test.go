@@ -34,6 +34,7 @@ type rules struct {
 	blind [][]spell // the same, and only claims on the wire tell
 	ghost [][]spell // two answer, one of them only a kernel
 	spare []bool    // orphans whose address was not alone when their agent stopped
+	met   [][]bool  // orphans that another could know to be alive, when their agent stopped
 
 	cutAt  lb.Instant // when the wire was last cut or joined
 	harmAt lb.Instant // when a fault last began or ended
@@ -78,7 +79,7 @@ func (r *rules) begin(w *world) {
 		spare: make([]bool, n), last: nobody}
 	for range n {
 		r.pair, r.ghost = append(r.pair, make([]spell, n)), append(r.ghost, make([]spell, n))
-		r.blind = append(r.blind, make([]spell, n))
+		r.blind, r.met = append(r.blind, make([]spell, n)), append(r.met, make([]bool, n))
 	}
 }
 
@@ -156,6 +157,9 @@ func (r *rules) superseded(n *node) {
 }
 
 // couldKnow: an API server answers it quickly, or it hears the new holder say so.
+// Of two that hold provisionally in one term the better rank keeps ("compare by
+// hello: transitions, then rank"), also if the other's swap is the one that was
+// written: until that one's hello says that an API server confirms it.
 func (r *rules) couldKnow(n *node) bool {
 	if n.modeNow() == apiUp {
 		return true
@@ -165,7 +169,8 @@ func (r *rules) couldKnow(n *node) bool {
 		return false
 	}
 	s := &n.agent.hears[h.id]
-	return s.comes && s.state == PeerUp && s.say.Phase == Holding && s.say.Transitions >= r.w.store.rec.Transitions
+	return s.comes && s.state == PeerUp && s.say.Phase == Holding && s.say.Transitions >= r.w.store.rec.Transitions &&
+		(s.say.Transitions > r.mine[n.id] || s.say.API || !n.agent.m.outranks(h.name))
 }
 
 // announced: I1, "and never announces after it learned of it". The address sink
@@ -189,13 +194,20 @@ func (r *rules) fence(n *node) {
 }
 
 // orphaned notes whether a node's address was alone when its agent stopped: in
-// the middle of a hand-over or a quarrel its kernel goes on as the second one.
+// the middle of a hand-over or a quarrel its kernel goes on as the second one. And
+// whether the others could know until then that the agent lived: behind a firewall
+// that keeps its hellos, and with no API server to renew its record by, it was as
+// good as dead to them ("at most valid_lft + 1 s, then claim"), so they may take
+// the group in the very seconds in which it dies.
 func (r *rules) orphaned(n *node) {
 	w := r.w
 	two := w.wire.mask&(w.wire.mask-1) != 0
 	moving := n.agent != nil && (n.agent.m.hand.active || n.agent.m.shutdown)
 	r.spare[n.id] = two || moving || w.store.rec.From != "" || w.now-r.swap < 500*ms || w.now-r.cutAt < 5*time.Second ||
 		w.store.rec.Holder != n.name
+	for _, o := range w.nodes {
+		r.met[n.id][o.id] = r.told(n, o)
+	}
 }
 
 // shared: I5, "a healed partition has one holder within 1 s", and nowhere two
@@ -217,7 +229,7 @@ func (r *rules) shared() {
 					(w.now - r.blind[i][b.id].since).Seconds())
 			}
 			bound := deadBound
-			if a.orphan() && r.spare[a.id] || b.orphan() && r.spare[b.id] || w.now-r.cutAt < 6*time.Second {
+			if r.excused(a, b) || r.excused(b, a) || w.now-r.cutAt < 6*time.Second {
 				bound = w.cfg.ValidLft + time.Second
 			}
 			if r.ghost[i][b.id].lasts(w, dead, bound) {
@@ -229,6 +241,12 @@ func (r *rules) shared() {
 	if p := r.promise; p.both != 0 && w.now-w.wire.since > p.both {
 		w.broken(p.name, "%s answer together for %.3fs", w.who(), (w.now - w.wire.since).Seconds())
 	}
+}
+
+// excused says whether another may answer beside a dead agent's kernel, until the
+// fence.
+func (r *rules) excused(dead, other *node) bool {
+	return dead.orphan() && (r.spare[dead.id] || !r.met[dead.id][other.id])
 }
 
 // alone: whoever answers, no two do.

@@ -207,13 +207,16 @@ func (a *agent) announceOnce() {
 	}
 }
 
+// steadily is the announcer's period after its burst.
+const steadily = 30 * time.Second
+
 // startBurst announces as the real announcer does, and then every 30 s.
 func (a *agent) startBurst() {
 	a.burst++
 	for _, d := range []time.Duration{0, 50 * ms, 150 * ms, 500 * ms, time.Second, 2 * time.Second} {
 		a.announceIn(d, a.burst, 0)
 	}
-	a.announceIn(30*time.Second, a.burst, 30*time.Second)
+	a.announceIn(steadily, a.burst, steadily)
 }
 
 func (a *agent) announceIn(d time.Duration, burst int, every time.Duration) {

@@ -33,7 +33,7 @@ func (m *Machine) missed() time.Duration { return m.cfg.Renew + m.cfg.Renew/4 }
 // standbySaw follows the record, measures its age and answers its summons.
 func (m *Machine) standbySaw(ev Saw, v verdict) {
 	version := ""
-	if v == damage && m.recreated(ev.View) {
+	if v == damage && m.rewritten(ev.View) {
 		v = successor
 	}
 	if v == same || v == successor {
@@ -78,11 +78,11 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 	}
 }
 
-// recreated says whether a deleted Lease was made anew by a node that is heard
-// to hold by it, with fewer transitions than the old one had.
-func (m *Machine) recreated(v View) bool {
+// rewritten says whether a Lease that was deleted or scribbled on was written anew
+// by a node that is heard to hold by it, with fewer transitions than it had.
+func (m *Machine) rewritten(v View) bool {
 	p := m.peers[v.Record.Holder]
-	return v.Sound && v.Candidate && v.Record.UID != m.known.UID && p.holds() &&
+	return v.Sound && v.Candidate && p.holds() &&
 		p.say.Transitions == v.Record.Transitions && !m.peers[m.known.Holder].holds()
 }
 
@@ -194,7 +194,7 @@ func (m *Machine) claimProbed(ev Probed) {
 		retry(Stranger, Note{MAC: mac, Detail: "a host of no candidate answers for the VIP"})
 	case !ev.Witness:
 		retry(NoWitness, Note{Detail: "neither gateway nor another candidate answers"})
-	case peer != "" && m.age.at(m.read) < 2*m.lease():
+	case peer != "" && (m.age.at(m.read) < 2*m.lease() || m.fencing(peer)):
 		retry(HolderAlive, Note{Node: peer})
 	case m.claimant(m.known.Transitions) != "":
 		retry(HolderAlive, Note{Node: m.claimant(m.known.Transitions)})
@@ -217,6 +217,12 @@ func (m *Machine) claimProbed(ev Probed) {
 		// The answer to a write sent in time may come later.
 		m.due.set(onClaim, m.due[onClaim]+swapTimeout)
 	}
+}
+
+// fencing says whether a node's agent was heard until so lately that its kernel
+// may answer without it: its fence will end that.
+func (m *Machine) fencing(node string) bool {
+	return m.silent(node) && m.now-m.peers[node].since < m.cfg.ValidLft+time.Second
 }
 
 // sortAnswers tells candidates' MACs from strangers'.
@@ -269,9 +275,8 @@ func (m *Machine) answerSummons() {
 	}
 	others := slices.DeleteFunc(slices.Clone(m.summon.answers), func(mac string) bool {
 		owner := ownerOf(m.members, mac)
-		// Who handed over still answers; but not with a dead agent, which will not
-		// let go at this node's sign.
-		return owner == m.cfg.Self || owner != "" && owner == m.known.From && !m.silent(owner) || m.drainsHere(owner)
+		// Who handed over still answers.
+		return owner == m.cfg.Self || owner != "" && owner == m.known.From && m.mayDrain(owner) || m.drainsHere(owner)
 	})
 	if peer, mac := m.sortAnswers(others); mac != "" || peer != "" {
 		r := Stranger
@@ -288,6 +293,13 @@ func (m *Machine) answerSummons() {
 		cause = CauseNamed
 	}
 	m.becomeHolding(cause)
+}
+
+// mayDrain says whether the node that handed over may let go at this node's sign:
+// not with a dead agent, nor while it says that it knows nothing of the swap.
+func (m *Machine) mayDrain(node string) bool {
+	p := m.peers[node]
+	return !m.silent(node) && !(p.up() && p.say.Phase == Holding && p.say.Transitions < m.known.Transitions)
 }
 
 // drainsHere says whether a node says that it hands this very term over to this

@@ -53,13 +53,13 @@ func (m *Machine) onTaints(ev Taints) {
 	m.considerDrain()
 }
 
-// onMembers takes who may hold. A holder whose member Lease has vanished is
-// remembered for its MACs: its kernel may still answer.
+// onMembers takes who may hold. A holder whose member Lease has vanished, or a
+// node that is still heard, is remembered for its MACs: its kernel may answer.
 func (m *Machine) onMembers(all []Member) {
 	all = slices.Clone(all)
 	for _, c := range m.members {
 		gone := !slices.ContainsFunc(all, func(o Member) bool { return o.Node == c.Node })
-		if gone && (c.Node == m.known.Holder || c.Node == m.doubt.node) {
+		if gone && (c.Node == m.known.Holder || c.Node == m.doubt.node || m.peers[c.Node].up()) {
 			c.Live = false
 			all = append(all, c)
 		}

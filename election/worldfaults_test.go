@@ -22,6 +22,7 @@ func (n *node) start() {
 		ev.Alive = true
 		n.setUntil(now + w.cfg.ValidLft)
 		a.until = now + w.cfg.ValidLft
+		a.announceIn(steadily, a.burst, steadily) // as the announcer does with an address it did not add
 	}
 	if n.forward != nil {
 		ev.Forwards, ev.Until = n.forward.name, n.chained
@@ -117,8 +118,8 @@ func (n *node) freeze() {
 	if n.agent == nil || n.agent.frozen {
 		return
 	}
-	n.agent.frozen, n.stopped = true, n.clock()
 	n.w.rules.orphaned(n)
+	n.agent.frozen, n.stopped = true, n.clock()
 	n.w.rehear()
 }
 
