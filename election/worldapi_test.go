@@ -283,8 +283,8 @@ func (e *electorModel) plan(d time.Duration) {
 	})
 }
 
-// update is lock.Update, called every 20 ms; while it would do nothing the
-// model waits for the time at which it would.
+// update is lock.Update, called at the LeaderElector's looks and when something is
+// urgent; while it would do nothing the model waits for the time at which it would.
 func (e *electorModel) update() {
 	now := e.a.n.clock()
 	if e.wish.Mode == LockClosed || e.wish.NotAfter != 0 && now >= e.wish.NotAfter {
@@ -303,7 +303,11 @@ func (e *electorModel) update() {
 		again()
 		return
 	case e.wish.Mode == LockRenew && now < e.renewAt:
-		e.plan(e.renewAt - now)
+		wait := e.renewAt - now
+		if e.backoff == 0 {
+			wait += e.a.n.w.upTo(lookEvery) // what is not urgent waits for the next look
+		}
+		e.plan(wait)
 		return
 	}
 	e.cancel = e.put(e.wish.Record, swapTimeout, func(ok, won bool) {

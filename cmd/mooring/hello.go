@@ -189,7 +189,8 @@ func (n *node) candidates() []election.Member {
 	}
 	for _, p := range n.cfg.Peers {
 		known := slices.ContainsFunc(all, func(m election.Member) bool { return m.Node == p.Node })
-		if m := (election.Member{Node: p.Node, Addrs: []string{p.Addr.String()}, Live: true, Priority: 100}); !known && p.Node != n.cfg.Node {
+		m := election.Member{Node: p.Node, Addrs: []string{p.Addr.String()}, Live: true, Priority: 100}
+		if !known && p.Node != n.cfg.Node {
 			if p.MAC != "" {
 				m.MACs = []string{p.MAC}
 			}
@@ -233,8 +234,8 @@ func (n *node) helloComplaints(s hello.Status) []string {
 	}
 	for _, p := range s.Peers {
 		if p.State == election.PeerUnknown && boottime()-n.born > unheardAfter && n.liveMember(p.Node) {
-			out = append(out, fmt.Sprintf("hellos of %s (%s) never came: open UDP port %d between the nodes on %s, and give them one key%s",
-				p.Node, p.Addr, n.cfg.Hello.Port, p.Link, because(p.Why)))
+			out = append(out, fmt.Sprintf("hellos of %s (%s) never came: "+
+				"open UDP port %d between the nodes on %s, and give them one key%s", p.Node, p.Addr, n.cfg.Hello.Port, p.Link, because(p.Why)))
 		}
 	}
 	return out
@@ -254,7 +255,10 @@ type helloReport struct {
 
 // reportOf leaves out what the agent's own view of the peers says.
 func reportOf(s hello.Status) helloReport {
-	r := helloReport{Realtime: s.Realtime, Interval: s.Interval.String(), Stalls: s.Stalls, Refused: map[string]map[string]uint64{}}
+	r := helloReport{
+		Realtime: s.Realtime, Interval: s.Interval.String(), Stalls: s.Stalls,
+		Refused: map[string]map[string]uint64{},
+	}
 	if len(s.Rejected) > 0 {
 		r.Refused["strangers"] = s.Rejected
 	}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// serverArg as its first argument makes any program that imports this package
+// serverArg as its first argument makes any program that calls Serves
 // one of the lab's own small servers: tests, bench and demo need no second
 // binary, and a server of its own process dies and freezes with its host.
 const serverArg = "lab-server"
@@ -23,10 +23,12 @@ const serverArg = "lab-server"
 // (udp/9, RFC 863: nobody else listens there).
 const EchoPort = 9
 
-// init comes before any main and before package testing reads the arguments.
-func init() {
+// Serves makes this process one of the lab's servers, for as long as it lives, if
+// its arguments say so. Call it first in main and TestMain; true means that the
+// server has failed and the program should end.
+func Serves() bool {
 	if len(os.Args) < 4 || os.Args[1] != serverArg {
-		return
+		return false
 	}
 	err := fmt.Errorf("no server is called %q", os.Args[2])
 	switch os.Args[2] {
@@ -36,7 +38,7 @@ func init() {
 		err = http.ListenAndServe(os.Args[3], backendMux())
 	}
 	fmt.Fprintln(os.Stderr, "lab server:", err)
-	os.Exit(1)
+	return true
 }
 
 // server describes a process of the host that runs this very program as a server.

@@ -42,10 +42,28 @@ const (
 	legendHeight = 30
 )
 
-// colours are Okabe and Ito's, which colour-blind people tell apart.
-var colours = map[string]string{"n1": "#0072b2", "n2": "#009e73", "n3": "#e69f00", "": "#999999"}
+// colourOf a node is Okabe and Ito's, which colour-blind people tell apart.
+func colourOf(node string) string {
+	switch node {
+	case "n1":
+		return "#0072b2"
+	case "n2":
+		return "#009e73"
+	case "n3":
+		return "#e69f00"
+	}
+	return "#999999"
+}
 
 const outageColour, contestedColour = "#d40000", "#000000"
+
+// How text is set, as attributes of its element.
+const (
+	start  = `text-anchor="start"`
+	end    = `text-anchor="end"`
+	middle = `text-anchor="middle"`
+	bold   = start + ` font-weight="bold"`
+)
 
 // groups takes of each row the run whose outage was mooring's median, of all
 // contenders: what they saw at the same time.
@@ -86,10 +104,10 @@ func timeline(all []group) string {
 // legend explains the colours.
 func legend(b *strings.Builder) {
 	x := axisLeft
-	for _, e := range [][2]string{{"n1 answers", colours["n1"]}, {"n2 answers", colours["n2"]}, {"n3 answers", colours["n3"]},
+	for _, e := range [][2]string{{"n1 answers", colourOf("n1")}, {"n2 answers", colourOf("n2")}, {"n3 answers", colourOf("n3")},
 		{"nobody answers clients", outageColour}, {"two MACs answer", contestedColour}} {
-		rect(b, x, 10, 12, 10, e[1], "")
-		text(b, x+16, 19, "start", "", e[0])
+		fmt.Fprintf(b, `<rect x="%d" y="10" width="12" height="10" fill="%s"/>`+"\n", x, e[1])
+		text(b, x+16, 19, start, e[0])
 		x += 40 + 7*len(e[0])
 	}
 }
@@ -104,7 +122,7 @@ func drawGroup(b *strings.Builder, g group, y int) int {
 		from, to = min(from, l.From), max(to, l.To)
 	}
 	scale := axis{from, to}
-	text(b, 10, y+16, "start", "bold", g.Title)
+	text(b, 10, y+16, bold, g.Title)
 	y += titleHeight
 	top := y
 	for _, l := range g.Lanes {
@@ -117,21 +135,17 @@ func drawGroup(b *strings.Builder, g group, y int) int {
 
 // drawLane puts outages over answers, and below both when two MACs answered.
 func drawLane(b *strings.Builder, l lane, a axis, y int) {
-	text(b, axisLeft-8, y+11, "end", "", l.Name)
+	text(b, axisLeft-8, y+11, end, l.Name)
 	for _, s := range l.Answers {
-		colour, known := colours[s.Who]
-		if !known {
-			colour = colours[""]
-		}
-		a.bar(b, s, y, laneHeight, colour, fmt.Sprintf("%s answers %s", s.Who, period(s)))
+		a.bar(b, s, strip{y, laneHeight, colourOf(s.Who), fmt.Sprintf("%s answers %s", s.Who, period(s))})
 	}
 	for _, s := range l.Outages {
-		a.bar(b, s, y, laneHeight, outageColour, fmt.Sprintf("nobody answers %s", period(s)))
+		a.bar(b, s, strip{y, laneHeight, outageColour, fmt.Sprintf("nobody answers %s", period(s))})
 	}
 	for _, s := range l.Contested {
-		a.bar(b, s, y+laneHeight, 3, contestedColour, fmt.Sprintf("two MACs answer %s", period(s)))
+		a.bar(b, s, strip{y + laneHeight, 3, contestedColour, fmt.Sprintf("two MACs answer %s", period(s))})
 	}
-	text(b, axisRight+8, y+11, "start", "", l.Note)
+	text(b, axisRight+8, y+11, start, l.Note)
 }
 
 // period is a bar in words.
@@ -151,11 +165,18 @@ func (a axis) x(t time.Duration) float64 {
 	return axisLeft + min(1, max(0, part))*(axisRight-axisLeft)
 }
 
+// strip is how a bar is drawn: its top edge and height, its colour, and what it
+// says when pointed at.
+type strip struct {
+	y, height     int
+	colour, title string
+}
+
 // bar is at least a pixel wide: what happened is seen.
-func (a axis) bar(b *strings.Builder, s bar, y, height int, colour, title string) {
+func (a axis) bar(b *strings.Builder, s bar, how strip) {
 	x := a.x(s.From)
 	fmt.Fprintf(b, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"><title>%s</title></rect>`+"\n",
-		x, y, max(1, a.x(s.To)-x), height, colour, html.EscapeString(title))
+		x, how.y, max(1, a.x(s.To)-x), how.height, how.colour, html.EscapeString(how.title))
 }
 
 // draw puts the moment of the fault and a scale of seconds under the lanes.
@@ -168,18 +189,12 @@ func (a axis) draw(b *strings.Builder, top, y int) {
 	}
 	for t := a.from.Truncate(step); t <= a.to; t += step {
 		if t >= a.from {
-			text(b, int(a.x(t)), y+9, "middle", "", fmt.Sprintf("%d s", int(t.Seconds())))
+			text(b, int(a.x(t)), y+9, middle, fmt.Sprintf("%d s", int(t.Seconds())))
 		}
 	}
 }
 
-func rect(b *strings.Builder, x, y, w, h int, colour, title string) {
-	fmt.Fprintf(b, `<rect x="%d" y="%d" width="%d" height="%d" fill="%s"><title>%s</title></rect>`+"\n", x, y, w, h, colour, title)
-}
-
-func text(b *strings.Builder, x, y int, anchor, weight, s string) {
-	if weight != "" {
-		weight = ` font-weight="` + weight + `"`
-	}
-	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="%s"%s>%s</text>`+"\n", x, y, anchor, weight, html.EscapeString(s))
+// text writes s at a point; style is the element's further attributes.
+func text(b *strings.Builder, x, y int, style, s string) {
+	fmt.Fprintf(b, `<text x="%d" y="%d" %s>%s</text>`+"\n", x, y, style, html.EscapeString(s))
 }

@@ -19,7 +19,12 @@ const (
 	readyz = "https://" + vip + ":6443/readyz"
 )
 
-func main() { os.Exit(stage.Run("demo", os.Exit, play)) }
+func main() {
+	if lab.Serves() {
+		os.Exit(1)
+	}
+	os.Exit(stage.Run("demo", os.Exit, play))
+}
 
 // show is one demonstration under way.
 type show struct{ *stage.Cluster }
