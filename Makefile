@@ -6,55 +6,42 @@ E2E = cd e2e && go
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 .PHONY: build setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench demo image
 
-# The binary, bin/mooring.
-build:
+build: # The binary, bin/mooring.
 	go build -ldflags "-X main.version=$(VERSION)" -o bin/mooring ./cmd/mooring
 
-# Installs what tests and demo use and the machine lacks (Debian, Ubuntu).
-setup:
+setup: # Installs what tests and demo use and the machine lacks (Debian, Ubuntu).
 	@sh e2e/setup.sh
 
-# Everything: unit and namespace tests under the race detector, real control planes.
-test: setup test-race test-sim test-lab
+test: setup test-race test-sim test-lab # Everything: unit and namespace tests under the race detector, real control planes.
 
-# Without the race detector, quickly.
-test-unit:
+test-unit: # Without the race detector, quickly.
 	go vet ./... && go test -count=1 ./...
 
-# The same under the race detector.
-test-race:
+test-race: # The same under the race detector.
 	go vet ./... && CGO_ENABLED=1 go test -race -count=1 -timeout 15m ./...
 
-# The ownership protocol, simulated: 5,000 seeded stories of faults; soak: 200,000.
-test-sim:
+test-sim: # The ownership protocol, simulated: 5,000 seeded stories of faults.
 	go test -count=1 -timeout 10m ./election -run TestSoak -soak 5000
-soak:
+soak: # The same, 200,000.
 	go test -count=1 -timeout 120m ./election -run TestSoak -soak 200000
 
-# Seeded bugs, each of which the simulation must find.
-mutants:
+mutants: # Seeded bugs, each of which the simulation must find.
 	go test -count=1 -timeout 60m -v ./election -run TestMutants -mutants
 
-# Stories on real control planes; builds Kubernetes the first time.
-test-lab:
+test-lab: # Stories on real control planes; builds Kubernetes the first time.
 	$(E2E) vet ./... && go test -count=1 -timeout 60m ./lab/... ./stage/... ./cmd/... && go test -count=1 -timeout 60m -parallel 2 -v ./scenarios/...
 
-# House rules: golangci-lint with depguard.
-lint:
+lint: # House rules: golangci-lint with depguard.
 	go run $(LINT) run ./... && $(E2E) run $(LINT) run --config ../.golangci.yml ./...
 
-# Known holes in what we link.
-vuln:
+vuln: # Known holes in what we link.
 	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
-# Figures beside keepalived and a direct API server, as ratios.
-bench: setup
+bench: setup # Figures beside keepalived and a direct API server, as ratios.
 	$(E2E) run ./cmd/bench
 
-# The main job, shown: VIP up, power off, planned move. KEEP=1 leaves it running.
-demo: setup
+demo: setup # The main job, shown: VIP up, power off, planned move. KEEP=1 leaves it running.
 	$(E2E) run ./cmd/demo
 
-# The container image.
-image:
+image: # The container image.
 	docker build --build-arg VERSION=$(VERSION) -t mooring:$(VERSION) .

@@ -148,7 +148,7 @@ func (d drain) run(ctx context.Context) error {
 
 // wait looks until another node holds, and returns what it saw.
 func (d drain) wait(ctx context.Context, begun time.Time) (report, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, d.timeout, errDrainTime)
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -173,9 +173,6 @@ func (d drain) wait(ctx context.Context, begun time.Time) (report, error) {
 	}
 }
 
-// errDrainTime is the end of --timeout.
-var errDrainTime = errors.New("time over")
-
 // empty says whether the node holds nothing any more: another does, and on the
 // node itself the agent has let go too.
 func (d drain) empty(r report) bool {
@@ -197,7 +194,7 @@ func (d drain) took(r report, begun time.Time) time.Duration {
 
 // unfinished says how far it came, and why not further.
 func (d drain) unfinished(ctx context.Context, r report, begun time.Time) error {
-	if !errors.Is(context.Cause(ctx), errDrainTime) {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("interrupted: %s stays marked and hands over when it can; undo it with mooring drain %s --undo",
 			d.node, d.node)
 	}

@@ -39,7 +39,7 @@ func main() {
 	flag.DurationVar(&o.outage, "outage", 20*time.Second, "how long API servers are away")
 	flag.Int64Var(&o.size, "download", 1<<30, "bytes of the download that must outlive planned moves")
 	flag.StringVar(&only, "only", "", "rows to run, separated by commas: "+strings.Join(names(), ", "))
-	flag.StringVar(&o.out, "out", "bench", "directory for results.md and timeline.svg")
+	flag.StringVar(&o.out, "out", "results", "directory for results.md and timeline.svg")
 	flag.Parse()
 	if only != "" {
 		o.only = strings.Split(only, ",")
