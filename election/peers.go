@@ -33,6 +33,26 @@ func (p *peer) up() bool { return p != nil && (p.state == PeerUp || p.state == P
 // holds says whether it says that it has the VIPs.
 func (p *peer) holds() bool { return p.up() && (p.say.Phase == Holding || p.say.Phase == Draining) }
 
+// take notes what a peer's hellos show at an instant, and says whether it came: it
+// is up again, or for the first time.
+func (p *peer) take(ev Peer, now lb.Instant) (came bool) {
+	came = ev.State == PeerUp && (p.state == PeerDown || p.state == PeerUnknown)
+	if ev.State != p.state {
+		p.since = now
+	}
+	p.state, p.say, p.heard = ev.State, ev.Say, ev.Heard
+	p.idle = since(p.idle, now, p.state == PeerUp && p.say.Phase == Standby)
+	p.well = since(p.well, now, p.up() && p.say.Healthy)
+	if p.say.Phase == Standby || p.say.Phase == Draining {
+		p.onward = p.say.Forwards
+	}
+	p.assured = since(p.assured, now, p.up() && p.say.Phase == Holding && p.say.API)
+	if came && p.assured != 0 {
+		p.assured = now + 2*readTimeout
+	}
+	return came
+}
+
 // silent says that a peer was heard and is not any more.
 func (m *Machine) silent(node string) bool {
 	p := m.peers[node]
@@ -47,21 +67,8 @@ func (m *Machine) onPeer(ev Peer) {
 		m.peers[ev.Node] = p
 		m.names = slices.Sorted(maps.Keys(m.peers))
 	}
-	came := ev.State == PeerUp && (p.state == PeerDown || p.state == PeerUnknown)
-	if ev.State != p.state {
-		p.since = m.now
-	}
 	old := p.say
-	p.state, p.say, p.heard = ev.State, ev.Say, ev.Heard
-	p.idle = since(p.idle, m.now, p.state == PeerUp && p.say.Phase == Standby)
-	p.well = since(p.well, m.now, p.up() && p.say.Healthy)
-	if p.say.Phase == Standby || p.say.Phase == Draining {
-		p.onward = p.say.Forwards
-	}
-	p.assured = since(p.assured, m.now, p.up() && p.say.Phase == Holding && p.say.API)
-	if came && p.assured != 0 {
-		p.assured = m.now + 2*readTimeout
-	}
+	came := p.take(ev, m.now)
 	m.noteUp()
 	m.followHop(ev.Node)
 	switch m.phase {

@@ -147,8 +147,8 @@ func (d drain) run(ctx context.Context) error {
 }
 
 // wait looks until another node holds, and returns what it saw.
-func (d drain) wait(ctx context.Context, begun time.Time) (report, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+func (d drain) wait(user context.Context, begun time.Time) (report, error) {
+	ctx, cancel := context.WithTimeout(user, d.timeout)
 	defer cancel()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -168,7 +168,7 @@ func (d drain) wait(ctx context.Context, begun time.Time) (report, error) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return r, d.unfinished(ctx, last, begun)
+			return r, d.unfinished(user, last, begun)
 		}
 	}
 }
@@ -193,8 +193,8 @@ func (d drain) took(r report, begun time.Time) time.Duration {
 }
 
 // unfinished says how far it came, and why not further.
-func (d drain) unfinished(ctx context.Context, r report, begun time.Time) error {
-	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+func (d drain) unfinished(user context.Context, r report, begun time.Time) error {
+	if user.Err() != nil {
 		return fmt.Errorf("interrupted: %s stays marked and hands over when it can; undo it with mooring drain %s --undo",
 			d.node, d.node)
 	}
