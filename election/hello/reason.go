@@ -23,34 +23,30 @@ const (
 	reasons           // how many there are
 )
 
-// slugs name the reasons in counters, texts tell them to people.
-var (
-	slugs = [reasons]string{"", "short", "long", "version", "key", "mac", "format", "timing",
-		"echo", "retired", "replay", "hops", "source", "node"}
-	texts = [reasons]string{
-		"no reason",
-		"too short for a hello",
-		"longer than a hello may be",
-		"no hello, or of a version that this agent does not speak: run one release on all nodes",
-		"sealed with a key that this node does not have: give all nodes the same key file",
-		"its authentication code is wrong: damaged, or forged",
-		"authentic but malformed: run one release on all nodes",
-		"its interval, floor or multiplier is out of bounds (10ms to 10s, 2 to 10)",
-		"it has not heard this agent yet: allow the port in its firewall if this lasts",
-		"from an earlier run of the peer's agent: late, or replayed",
-		"had before, or out of order by far: duplicated, or replayed",
-		"its TTL is below 255, so that it is not from this link",
-		"from an address of no known peer",
-		"from a peer's address under another node's name",
-	}
-)
+// words name the reasons in counters (slug) and tell them to people (text).
+var words = [reasons]struct{ slug, text string }{
+	{"", "no reason"},
+	{"short", "too short for a hello"},
+	{"long", "longer than a hello may be"},
+	{"version", "no hello, or of a version that this agent does not speak: run one release on all nodes"},
+	{"key", "sealed with a key that this node does not have: give all nodes the same key file"},
+	{"mac", "its authentication code is wrong: damaged, or forged"},
+	{"format", "authentic but malformed: run one release on all nodes"},
+	{"timing", "its interval, floor or multiplier is out of bounds (10ms to 10s, 2 to 10)"},
+	{"echo", "it has not heard this agent yet: allow the port in its firewall if this lasts"},
+	{"retired", "from an earlier run of the peer's agent: late, or replayed"},
+	{"replay", "had before, or out of order by far: duplicated, or replayed"},
+	{"hops", "its TTL is below 255, so that it is not from this link"},
+	{"source", "from an address of no known peer"},
+	{"node", "from a peer's address under another node's name"},
+}
 
 // Error tells the reason and what to do.
 func (r Reason) Error() string {
 	if r >= reasons {
-		return texts[0]
+		return words[0].text
 	}
-	return texts[r]
+	return words[r].text
 }
 
 // Slug is the reason's short name, in counters.
@@ -58,5 +54,5 @@ func (r Reason) Slug() string {
 	if r >= reasons {
 		return ""
 	}
-	return slugs[r]
+	return words[r].slug
 }
