@@ -28,7 +28,7 @@ var mutants = []mutant{
 	{"dead target waited for", []edit{{"handover.go", "	m.due.set(onSign, m.now+signWait)\n	// An announcement", "	// An announcement"}}},
 	{"sign before the address", []edit{{"peers.go", "p.up() && p.say.Phase == Holding && p.say.Transitions == m.known.Transitions {\n			m.signed()", "p.up() && p.say.Transitions == m.known.Transitions {\n			m.signed()"}}},
 	{"release before delete", []edit{{"holding.go", "	m.do(LetGo{})\n	m.say(why,", "	m.say(why,"}}},
-	{"delete before the sign", []edit{{"handover.go", "	m.do(Lock{Mode: LockClosed}, Hold{NotAfter: m.wake, Mute: true})", "	m.do(Lock{Mode: LockClosed}, LetGo{})"}}},
+	{"delete before the sign", []edit{{"handover.go", "	m.do(Lock{Mode: LockClosed})\n	m.refresh()\n}\n\n// drainingSaw", "	m.do(Lock{Mode: LockClosed}, LetGo{})\n}\n\n// drainingSaw"}}},
 	{"chain not removed", []edit{{"forwards.go", "	if m.forwards != \"\" && m.forwards == m.known.Holder {\n		m.skip(", "	if false {\n		m.skip("}}},
 	{"no chain", []edit{{"holding.go", "	default:\n		m.forwardTo(from)\n", "	default:\n"}}},
 	{"no copy", []edit{{"handover.go", "	m.do(Drain{For: keep})", "	m.do(LetGo{})\n	_ = keep"}}},
