@@ -105,7 +105,7 @@ func TestQuotaFile(t *testing.T) {
 func TestParseStat(t *testing.T) {
 	line := "42 (a ) b (c) T 1 42 42 0 -1 4194560 96 0 0 0 7 5 0 0 20 0 1 0 100 2000000 250 18446744073709551615 1 1 0"
 	st, err := parseStat(line)
-	if err != nil || st.state != 'T' || st.ticks != 12 || st.rssPages != 250 {
+	if err != nil || st.state != 'T' || st.parent != 1 || st.ticks != 12 || st.rssPages != 250 {
 		t.Errorf("%+v, %v", st, err)
 	}
 	for _, bad := range []string{"", "42 (x", "42 (x) R 1 2 3", strings.Replace(line, " 7 5 ", " 7 five ", 1)} {

@@ -233,7 +233,17 @@ func (p *Process) RSS() int64 {
 	if err != nil || !p.Alive() {
 		return 0
 	}
-	return st.rssPages * int64(os.Getpagesize())
+	return st.rss()
+}
+
+// Child is what RSS and CPU say of the child that was started with arg, 0 if there
+// is none.
+func (p *Process) Child(arg string) (rss int64, cpu time.Duration) {
+	st, found := child(p.PID(), arg)
+	if !found {
+		return 0, 0
+	}
+	return st.rss(), st.cpu()
 }
 
 // CPU is the processor time the current run has used so far, in steps of 10 ms;
@@ -243,7 +253,7 @@ func (p *Process) CPU() time.Duration {
 	if err != nil || !p.Alive() {
 		return 0
 	}
-	return time.Duration(st.ticks) * (time.Second / clockTicks)
+	return st.cpu()
 }
 
 // Name is the name given to Command or Spawn.

@@ -3,6 +3,8 @@ package lab
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,10 +17,17 @@ const clockTicks = 100
 
 // procStat is what the lab reads of /proc/PID/stat, proc(5).
 type procStat struct {
-	state    byte  // R, S, D, T, Z, …
+	state    byte // R, S, D, T, Z, …
+	parent   int
 	ticks    int64 // user + system time
 	rssPages int64
 }
+
+// rss is the resident memory in bytes.
+func (s procStat) rss() int64 { return s.rssPages * int64(os.Getpagesize()) }
+
+// cpu is the processor time used.
+func (s procStat) cpu() time.Duration { return time.Duration(s.ticks) * (time.Second / clockTicks) }
 
 // readStat reads the state from the kernel: who froze a process does not matter.
 func readStat(pid int) (procStat, error) {
@@ -34,19 +43,35 @@ func readStat(pid int) (procStat, error) {
 func parseStat(line string) (procStat, error) {
 	_, rest, ok := cutLast(line, ")")
 	f := strings.Fields(rest)
-	const utime, stime, rss = 14 - 3, 15 - 3, 24 - 3 // proc(5) counts from 1, f starts at field 3
+	const parent, utime, stime, rss = 4 - 3, 14 - 3, 15 - 3, 24 - 3 // proc(5) counts from 1, f starts at field 3
 	if !ok || len(f) <= rss {
 		return procStat{}, fmt.Errorf("not a line of /proc/PID/stat: %q", line)
 	}
-	var n [3]int64
-	for i, at := range []int{utime, stime, rss} {
+	var n [4]int64
+	for i, at := range []int{utime, stime, rss, parent} {
 		v, err := strconv.ParseInt(f[at], 10, 64)
 		if err != nil {
 			return procStat{}, fmt.Errorf("/proc/PID/stat: %v", err)
 		}
 		n[i] = v
 	}
-	return procStat{state: f[0][0], ticks: n[0] + n[1], rssPages: n[2]}, nil
+	return procStat{state: f[0][0], parent: int(n[3]), ticks: n[0] + n[1], rssPages: n[2]}, nil
+}
+
+// child finds the child of a process that was started with arg.
+func child(pid int, arg string) (procStat, bool) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range lines {
+		line, err := os.ReadFile(path)
+		if err != nil || !slices.Contains(strings.Split(string(line), "\x00"), arg) {
+			continue
+		}
+		found, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if st, err := readStat(found); err == nil && st.parent == pid {
+			return st, true
+		}
+	}
+	return procStat{}, false
 }
 
 // cutLast is strings.Cut from the end.

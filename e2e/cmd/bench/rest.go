@@ -13,6 +13,9 @@ import (
 	"mooring.dev/mooring/e2e/lab"
 )
 
+// helper is the agent's word for its hello process.
+const helper = "hello-helper"
+
 // requests are rates per minute over all API servers: of resources, and of
 // health checks.
 type requests struct{ resources, checks float64 }
@@ -58,9 +61,10 @@ func count(metrics string) (sum requests) {
 // rest measures agents that have nothing to do.
 func (b *bench) rest(idle requests) {
 	b.Title("At rest, 30 s")
-	cpu := map[string]time.Duration{}
+	agent, hellos := map[string]time.Duration{}, map[string]time.Duration{}
 	for name, a := range b.agents {
-		cpu[name] = a.CPU()
+		agent[name] = a.CPU()
+		_, hellos[name] = a.Child(helper)
 	}
 	total := b.apiRequests(30 * time.Second)
 	holder := b.Holder(vip).Name()
@@ -69,8 +73,10 @@ func (b *bench) rest(idle requests) {
 		if n.Name() == holder {
 			role = "holder"
 		}
-		b.figure("agent at rest, %s: RSS %d MiB, %.1f %% of one core", role, a.RSS()>>20,
-			100*(a.CPU()-cpu[n.Name()]).Seconds()/30)
+		rss, cpu := a.Child(helper)
+		share := func(now, before time.Duration) float64 { return 100 * (now - before).Seconds() / 30 }
+		b.figure("at rest, %s: agent RSS %d MiB, %.1f %% of one core; its hello process %d MiB, %.1f %%", role,
+			a.RSS()>>20, share(a.CPU(), agent[n.Name()]), rss>>20, share(cpu, hellos[n.Name()]))
 	}
 	b.figure("API requests at rest: %.0f per minute by three agents (the cluster's own: %.0f); /readyz by three HAProxys: %.0f",
 		total.resources-idle.resources, idle.resources, total.checks-idle.checks)
