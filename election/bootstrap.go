@@ -27,7 +27,7 @@ func (m *Machine) tryBootstrap() {
 // deferTo names a candidate that should rather come up first: one that is heard
 // and was the last holder or ranks better, or one that claims already.
 func (m *Machine) deferTo() string {
-	if c := m.claimant(-1); c != "" {
+	if c := m.claimant("", -1); c != "" {
 		return c
 	}
 	mine := m.bootRank(m.cfg.Self)

@@ -188,7 +188,7 @@ func (m *Machine) weigh() {
 		m.askWire()
 	case !s.witness:
 		again(NoWitness, Note{Detail: "neither gateway nor another candidate answers"})
-	case m.claimant(s.term) != "":
+	case m.claimant(s.node, s.term) != "":
 		again("", Note{})
 	case m.now < max(s.down, s.proved)+time.Duration(m.place(s.node))*rankStep:
 		m.askWire()

@@ -160,11 +160,14 @@ func (m *Machine) place(from string) int {
 // sick says that this node's load balancer has not served for a while.
 func (m *Machine) sick() bool { return m.ill != 0 && m.now-m.ill >= sickWait }
 
-// claimant names another candidate that says in its hellos that it claims or
-// holds above a term.
-func (m *Machine) claimant(above int64) string {
+// claimant names a candidate that is heard to claim or hold in a later term than
+// the holder's, or another that is heard to hold in the same: of two that held
+// provisionally in one term the one that yielded may be the one that was written.
+func (m *Machine) claimant(holder string, term int64) string {
 	for _, name := range m.names {
-		if p := m.peers[name]; p.up() && p.say.Phase != Standby && p.say.Transitions > above {
+		p := m.peers[name]
+		beside := name != holder && p.holds() && p.say.Transitions == term
+		if beside || p.up() && p.say.Phase != Standby && p.say.Transitions > term {
 			return name
 		}
 	}
@@ -212,7 +215,7 @@ func (m *Machine) beside(p *peer) bool {
 // contend is what a holder does when it learns of another one: doubt, read, and
 // compare by hello only when no API server answers.
 func (m *Machine) contend(node, mac string) {
-	if m.quarrel.with == "" {
+	if m.quarrel.with == "" || !m.beside(m.peers[m.quarrel.with]) && m.beside(m.peers[node]) {
 		m.quarrel = quarrel{with: node, since: m.now}
 	}
 	m.quarrel.last = m.now

@@ -196,8 +196,8 @@ func (m *Machine) claimProbed(ev Probed) {
 		retry(NoWitness, Note{Detail: "neither gateway nor another candidate answers"})
 	case peer != "" && (m.age.at(m.read) < 2*m.lease() || m.fencing(peer)):
 		retry(HolderAlive, Note{Node: peer})
-	case m.claimant(m.known.Transitions) != "":
-		retry(HolderAlive, Note{Node: m.claimant(m.known.Transitions)})
+	case m.claimant(m.known.Holder, m.known.Transitions) != "":
+		retry(HolderAlive, Note{Node: m.claimant(m.known.Holder, m.known.Transitions)})
 	default:
 		r := Record{
 			Holder: m.cfg.Self, Transitions: m.known.Transitions + 1, Cause: CauseExpired,
@@ -310,9 +310,10 @@ func (m *Machine) drainsHere(node string) bool {
 }
 
 // othersAnswer counts candidates that answer for the VIP beside this unsure
-// holder; when nobody does the quarrel is over.
+// holder; when nobody does the quarrel is over, unless the other is heard to hold:
+// it may not hear this node's questions.
 func (m *Machine) othersAnswer(ev Probed) {
-	if peer, _ := m.sortAnswers(ev.Answers); peer == "" && ev.Err == "" {
+	if peer, _ := m.sortAnswers(ev.Answers); peer == "" && ev.Err == "" && !m.beside(m.peers[m.quarrel.with]) {
 		m.quarrel = quarrel{}
 	}
 	for _, mac := range ev.Answers {
