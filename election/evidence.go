@@ -61,20 +61,25 @@ func (m *Machine) suspect() {
 	node, term := m.owner()
 	late, down := m.silence(node, term)
 	if node == "" || node == m.cfg.Self || !late {
-		if m.doubt.node != "" && !(node == m.cfg.Self && m.phase == Claiming) {
+		if m.doubt.node != "" && (node != m.cfg.Self || m.phase != Claiming) {
 			m.acquit()
 		}
 		return
 	}
+	m.doubt.against(node, term, down)
 	s := &m.doubt
+	if !s.asking && m.due[onProbe] == 0 {
+		m.askWire()
+	}
+}
+
+// against goes on with a suspicion, or begins another one.
+func (s *suspicion) against(node string, term int64, down lb.Instant) {
 	if s.node != node || s.term != term {
 		*s = suspicion{node: node, term: term, asking: s.asking}
 	}
-	if s.down == 0 && down != 0 {
+	if s.down == 0 {
 		s.down = down
-	}
-	if !s.asking && m.due[onProbe] == 0 {
-		m.askWire()
 	}
 }
 
@@ -117,6 +122,22 @@ func (m *Machine) suspectProbed(ev Probed) {
 	if s.node == "" {
 		return
 	}
+	m.weighAnswers(ev)
+	switch {
+	case m.phase == Claiming && s.kernel && m.now-s.down < m.patience():
+		m.acquit()
+	case m.phase == Claiming && m.won:
+		m.becomeHolding(m.claim.Cause)
+	case m.phase == Claiming:
+		m.askOn() // so that the last question is young when the address is added
+	default:
+		m.weigh()
+	}
+}
+
+// weighAnswers notes who answered a probe, and whether anybody witnessed it.
+func (m *Machine) weighAnswers(ev Probed) {
+	s := &m.doubt
 	peer, stranger := m.sortAnswers(ev.Answers)
 	if peer == "" && stranger != "" && !m.knows(s.node) {
 		peer = s.node // its MACs are unknown, so any may be its
@@ -139,16 +160,6 @@ func (m *Machine) suspectProbed(ev Probed) {
 		s.down, s.silent = m.now, min(s.silent, 1)
 	}
 	s.alone = !s.witness
-	switch {
-	case m.phase == Claiming && s.kernel && m.now-s.down < m.patience():
-		m.acquit()
-	case m.phase == Claiming && m.won:
-		m.becomeHolding(m.claim.Cause)
-	case m.phase == Claiming:
-		m.askOn() // so that the last question is young when the address is added
-	default:
-		m.weigh()
-	}
 }
 
 // knows says whether a node's MACs are known.
@@ -178,11 +189,10 @@ func (m *Machine) weigh() {
 		m.askOn()
 	case !m.carrier:
 		again(NoWitness, Note{Detail: "own link has no carrier"})
-	case s.kernel && m.age.seen > s.down+time.Second && m.known.Holder == s.node:
+	case s.kernel && m.renewing():
 		again(HelloBlocked, Note{Node: s.node,
 			Detail: "it answers and renews its record, but its hellos do not come: is the UDP port blocked, or the key another?"})
-	case s.kernel && (m.now-s.down < m.patience() || m.age.at(m.now) < m.patience()):
-		// A record that nobody could renew proves nothing: its age is counted by reads.
+	case s.kernel && m.mayLive():
 		again("", Note{})
 	case !s.kernel && s.silent < silentProbes:
 		m.askWire()
@@ -195,6 +205,17 @@ func (m *Machine) weigh() {
 	default:
 		m.claimByEvidence()
 	}
+}
+
+// renewing says whether the suspect has renewed its record since it fell silent.
+func (m *Machine) renewing() bool {
+	return m.age.seen > m.doubt.down+time.Second && m.known.Holder == m.doubt.node
+}
+
+// mayLive says whether a suspect whose kernel answers may have an agent at work. A
+// record that nobody could renew proves nothing: its age is counted by reads.
+func (m *Machine) mayLive() bool {
+	return m.now-m.doubt.down < m.patience() || m.age.at(m.now) < m.patience()
 }
 
 // probePause is the time between two questions while nothing is urgent.

@@ -47,6 +47,13 @@ func (m *Machine) unloopSoon() {
 	}
 }
 
+// hopHolds notices that the node forwarded to has renewed the record, so it holds.
+func (m *Machine) hopHolds(v verdict) {
+	if v == same && m.known.From == "" && m.known.Holder == m.forwards {
+		m.unloopSoon()
+	}
+}
+
 // unloop ends a forwarding by which frames would go round: to the node that holds
 // now, or into a ring that an agent which is gone should have opened.
 func (m *Machine) unloop() {

@@ -149,7 +149,8 @@ func (m *Machine) becomeDraining(r Record) {
 		// Swapped by an earlier run, or given up for unanswered.
 		m.hand.tried, m.hand.cause, m.began = []string{m.cfg.Self, r.Holder}, r.Cause, m.now
 	}
-	m.hand.target, m.hand.cut = r.Holder, false
+	// As it is written now: a late answer to an older swap changes nothing.
+	m.hand.target, m.hand.record, m.hand.cut = r.Holder, r, false
 	m.say(HandingOver, Note{Node: r.Holder, Cause: r.Cause})
 	m.due.clear(onLease, onRead, onRepair)
 	m.due.set(onSign, m.now+signWait)

@@ -221,29 +221,37 @@ func (m *Machine) handle(ev Event) {
 		m.onAddress(ev)
 	case AddressGone:
 		m.onAddressGone()
+	case Swapped:
+		m.onSwapped(ev)
+	case Health:
+		m.onHealth(ev.OK)
+	case Taints:
+		m.onTaints(ev)
+	case Ask:
+		m.onAsk(ev)
+	case Shutdown:
+		m.onShutdown()
+	case Tick:
+	default:
+		m.sense(ev)
+	}
+}
+
+// sense takes what comes from the wire.
+func (m *Machine) sense(ev Event) {
+	switch ev := ev.(type) {
 	case Probed:
 		m.onProbed(ev)
 	case Claimed:
 		m.onClaimed(ev.MAC)
-	case Swapped:
-		m.onSwapped(ev)
 	case Peer:
 		m.onPeer(ev)
 	case Pinged:
 		m.onPinged(ev)
 	case Rival:
 		m.onRival(ev.MAC)
-	case Health:
-		m.onHealth(ev.OK)
-	case Taints:
-		m.onTaints(ev)
 	case Carrier:
 		m.onCarrier(ev.Up)
-	case Ask:
-		m.onAsk(ev)
-	case Shutdown:
-		m.onShutdown()
-	case Tick:
 	default:
 		panic(fmt.Sprintf("election: unknown event %T", ev))
 	}
@@ -266,14 +274,6 @@ func (m *Machine) fire(t timer) {
 		m.tryNext()
 	case onSwap:
 		m.onSwapped(Swapped{To: m.hand.target, Result: SwapUnanswered})
-	case onForward:
-		m.forwardTo("")
-	case onUnloop:
-		m.unloop()
-	case onPing:
-		if m.forwards != "" {
-			m.do(Ping{Node: m.forwards})
-		}
 	case onProbe:
 		m.askWire()
 	case onProvisional:
@@ -291,6 +291,22 @@ func (m *Machine) fire(t timer) {
 		m.lookAgain()
 	case onCarrierLost:
 		m.carrierLost()
+	default:
+		m.fireForward(t)
+	}
+}
+
+// fireForward handles the deadlines of forwarding.
+func (m *Machine) fireForward(t timer) {
+	switch t {
+	case onForward:
+		m.forwardTo("")
+	case onUnloop:
+		m.unloop()
+	case onPing:
+		if m.forwards != "" {
+			m.do(Ping{Node: m.forwards})
+		}
 	default:
 		panic(fmt.Sprintf("election: unknown timer %d", t))
 	}

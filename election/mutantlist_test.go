@@ -17,7 +17,7 @@ var mutants = []mutant{
 	{"probe skipped", []edit{{"evidence.go", "	case !s.kernel && s.silent < silentProbes:\n", "	case false:\n"}}},
 	{"answers ignored", []edit{{"evidence.go", "	case peer != \"\":\n		s.silent, s.kernel = 0, true\n", "	case peer != \"\" && false:\n"}}},
 	{"a blocked hello is a death", []edit{
-		{"evidence.go", "	case s.kernel && m.age.seen > s.down+time.Second && m.known.Holder == s.node:\n", "	case false:\n"},
+		{"evidence.go", "	case s.kernel && m.renewing():\n", "	case false:\n"},
 		{"evidence.go", "func (m *Machine) patience() time.Duration {\n", "func (m *Machine) patience() time.Duration {\n	if true {\n		return 0\n	}\n"},
 	}},
 	{"age alone suffices", []edit{{"standby.go", "	case peer != \"\" && (m.age.at(m.read) < 2*m.lease() || m.fencing(peer)):\n", "	case false:\n"}}},
@@ -26,7 +26,7 @@ var mutants = []mutant{
 		{"deadline.go", "	gap := a.since != 0 && a.last != 0 &&", "	gap := false && a.last != 0 &&"},
 	}},
 	{"dead target waited for", []edit{{"handover.go", "	m.due.set(onSign, m.now+signWait)\n	// An announcement", "	// An announcement"}}},
-	{"sign before the address", []edit{{"peers.go", "p.up() && p.say.Phase == Holding && p.say.Transitions == m.known.Transitions {\n			m.signed()", "p.up() && p.say.Transitions == m.known.Transitions {\n			m.signed()"}}},
+	{"sign before the address", []edit{{"peers.go", "p.up() && p.say.Phase == Holding && p.say.Transitions == m.known.Transitions:\n		m.signed()", "p.up() && p.say.Transitions == m.known.Transitions:\n		m.signed()"}}},
 	{"release before delete", []edit{{"holding.go", "	m.do(LetGo{})\n	m.say(why,", "	m.say(why,"}}},
 	{"delete before the sign", []edit{{"handover.go", "	m.do(Lock{Mode: LockClosed})\n	m.refresh()\n}\n\n// drainingSaw", "	m.do(Lock{Mode: LockClosed}, LetGo{})\n}\n\n// drainingSaw"}}},
 	{"chain not removed", []edit{{"forwards.go", "	if m.forwards != \"\" && m.forwards == m.known.Holder {\n		m.skip(", "	if false {\n		m.skip("}}},

@@ -78,14 +78,24 @@ func (m *Machine) onPeer(ev Peer) {
 			m.do(Announce{}) // a part of the wire is back, whose clients may know another holder
 		}
 	case Draining:
-		if ev.Node == m.known.Holder && p.up() && p.say.Phase == Holding && p.say.Transitions == m.known.Transitions {
-			m.signed()
-		}
+		m.drainingHeard(ev.Node, p)
 	case Standby:
 		m.standbyHeard(p)
 	case Claiming:
 	}
 	m.suspect()
+}
+
+// drainingHeard looks for the target's sign, or for its end: nobody waits for a
+// target that has fallen silent.
+func (m *Machine) drainingHeard(node string, p *peer) {
+	switch {
+	case node != m.known.Holder:
+	case p.up() && p.say.Phase == Holding && p.say.Transitions == m.known.Transitions:
+		m.signed()
+	case p.state == PeerDown && !m.hand.yields && m.due[onSign] > m.now:
+		m.due.set(onSign, m.now)
+	}
 }
 
 // since is when a state began: kept while it lasts, 0 when it does not.

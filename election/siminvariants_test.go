@@ -228,18 +228,25 @@ func (r *rules) shared() {
 				w.broken("I5", "%s and %s both answer for %.3fs and hear only claims", a.name, b.name,
 					(w.now - r.blind[i][b.id].since).Seconds())
 			}
-			bound := deadBound
-			if r.excused(a, b) || r.excused(b, a) || w.now-r.cutAt < 6*time.Second {
-				bound = w.cfg.ValidLft + time.Second
-			}
-			if r.ghost[i][b.id].lasts(w, dead, bound) {
-				w.broken("I5", "%s and %s both answer for %.3fs, one of them a dead agent's kernel", a.name, b.name,
-					(w.now - r.ghost[i][b.id].since).Seconds())
-			}
+			r.haunted(a, b, two)
+			r.haunted(b, a, two)
 		}
 	}
 	if p := r.promise; p.both != 0 && w.now-w.wire.since > p.both {
 		w.broken(p.name, "%s answer together for %.3fs", w.who(), (w.now - w.wire.since).Seconds())
+	}
+}
+
+// haunted: another answers beside a dead agent's kernel for a moment only, or, where
+// that is excused, until the fence.
+func (r *rules) haunted(dead, other *node, two bool) {
+	w, bound := r.w, deadBound
+	if r.excused(dead, other) || w.now-r.cutAt < 6*time.Second {
+		bound = w.cfg.ValidLft + time.Second
+	}
+	if spell := &r.ghost[dead.id][other.id]; spell.lasts(w, two && dead.orphan(), bound) {
+		w.broken("I5", "%s and %s both answer for %.3fs, the first a dead agent's kernel", dead.name, other.name,
+			(w.now - spell.since).Seconds())
 	}
 }
 

@@ -32,30 +32,14 @@ func (m *Machine) missed() time.Duration { return m.cfg.Renew + m.cfg.Renew/4 }
 
 // standbySaw follows the record, measures its age and answers its summons.
 func (m *Machine) standbySaw(ev Saw, v verdict) {
-	version := ""
 	if v == damage && m.rewritten(ev.View) {
 		v = successor
 	}
-	if v == same || v == successor {
-		m.believe(ev.View.Record)
-		version = m.known.Version
-	}
-	m.actual = ev.View.Record.Version
-	changed := m.age.seen == 0 || version != m.age.version
-	if changed {
-		m.age.saw(m.now, version)
-		m.noted = ""
-		// Unsound or gone: nobody renews it, so look at once.
-		wait := m.missed()
-		if version == "" {
-			wait = 0
-		}
-		m.due.set(onRead, m.now+wait)
-	}
-	named := version != "" && m.known.Holder == m.cfg.Self
+	sound := v == same || v == successor
+	changed := m.follow(ev.View.Record, sound)
+	named := sound && m.known.Version != "" && m.known.Holder == m.cfg.Self
 	switch {
-	case named && m.phase == Claiming && m.claimed && (ev.Via != ByWatch || m.known.Transitions == m.claim.Transitions):
-		// The watch may be quicker than the answer to the very write it shows.
+	case named && m.showsClaim(ev):
 		m.claimWon()
 		return
 	case named:
@@ -68,14 +52,41 @@ func (m *Machine) standbySaw(ev Saw, v verdict) {
 		m.say(ClaimAbandoned, Note{Node: m.known.Holder, Detail: "the record was written meanwhile"})
 		m.becomeStandby()
 	}
-	if v == same && m.known.From == "" && m.known.Holder == m.forwards {
-		m.unloopSoon() // it has renewed, so it holds
-	}
+	m.hopHolds(v)
 	m.summon = summons{}
 	if ev.Via == ByRead {
 		m.age.answered(m.now, ev.Begun)
 		m.considerBackstop(ev.Begun)
 	}
+}
+
+// showsClaim says whether a record that names this node is its claim. The watch may
+// be quicker than the answer to the very write it shows.
+func (m *Machine) showsClaim(ev Saw) bool {
+	return m.phase == Claiming && m.claimed && (ev.Via != ByWatch || m.known.Transitions == m.claim.Transitions)
+}
+
+// follow takes the record, if it is sound, and begins its age anew when it was
+// written since the last look.
+func (m *Machine) follow(r Record, sound bool) (changed bool) {
+	version := ""
+	if sound {
+		m.believe(r)
+		version = m.known.Version
+	}
+	m.actual = r.Version
+	if m.age.seen != 0 && version == m.age.version {
+		return false
+	}
+	m.age.saw(m.now, version)
+	m.noted = ""
+	// Unsound or gone: nobody renews it, so look at once.
+	wait := m.missed()
+	if version == "" {
+		wait = 0
+	}
+	m.due.set(onRead, m.now+wait)
+	return true
 }
 
 // rewritten says whether a Lease that was deleted or scribbled on was written anew
