@@ -283,22 +283,22 @@ func (m *Machine) fire(t timer) {
 		m.tryBootstrap()
 	case onSick:
 		m.sickHolder()
-	case onDrain:
-		m.considerDrain()
-	case onPreempt:
-		m.considerPreempt()
 	case onRepair:
 		m.lookAgain()
 	case onCarrierLost:
 		m.carrierLost()
 	default:
-		m.fireForward(t)
+		m.fireSlow(t)
 	}
 }
 
-// fireForward handles the deadlines of forwarding.
-func (m *Machine) fireForward(t timer) {
+// fireSlow handles the deadlines of wishes and of forwarding.
+func (m *Machine) fireSlow(t timer) {
 	switch t {
+	case onDrain:
+		m.considerDrain()
+	case onPreempt:
+		m.considerPreempt()
 	case onForward:
 		m.forwardTo("")
 	case onUnloop:

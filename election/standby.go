@@ -310,7 +310,8 @@ func (m *Machine) answerSummons() {
 // not with a dead agent, nor while it says that it knows nothing of the swap.
 func (m *Machine) mayDrain(node string) bool {
 	p := m.peers[node]
-	return !m.silent(node) && !(p.up() && p.say.Phase == Holding && p.say.Transitions < m.known.Transitions)
+	unaware := p.up() && p.say.Phase == Holding && p.say.Transitions < m.known.Transitions
+	return !unaware && !m.silent(node)
 }
 
 // drainsHere says whether a node says that it hands this very term over to this

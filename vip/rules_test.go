@@ -38,7 +38,8 @@ add element netdev mooring-drain mine-192.0.2.10-bond0.12 { 192.0.2.3 . 1000 . 1
 	guarded := fwd("2001:db8::10", "eth0", "2001:db8::1", 0)
 	guarded.MACs = "02:00:00:00:00:0b,02:00:00:00:00:0c"
 	six := armRules(guarded, 0, nil, 99)
-	for _, part := range []string{"ether saddr { 02:00:00:00:00:0b, 02:00:00:00:00:0c } drop", "mine-2001-db8--10-eth0 { type ipv6_addr . inet_service", "{ 2001:db8::10 timeout 1s }",
+	for _, part := range []string{"ether saddr { 02:00:00:00:00:0b, 02:00:00:00:00:0c } drop",
+		"mine-2001-db8--10-eth0 { type ipv6_addr . inet_service", "{ 2001:db8::10 timeout 1s }",
 		"ip6 hoplimit > 8 ip6 hoplimit set 8", `fwd ip6 to 2001:db8::1 device "eth0"`} {
 		if !strings.Contains(six, part) {
 			t.Errorf("%q is missing from\n%s", part, six)
@@ -49,7 +50,9 @@ add element netdev mooring-drain mine-192.0.2.10-bond0.12 { 192.0.2.3 . 1000 . 1
 // TestMuteRules: an old holder is silent about its VIPs and about nothing else.
 func TestMuteRules(t *testing.T) {
 	const sweep = "add table arp mooring-mute\ndelete table arp mooring-mute\nadd table ip6 mooring-mute\ndelete table ip6 mooring-mute\n"
-	four := copied{IP: netip.MustParseAddr("192.0.2.10"), Link: "eth0", Own: netip.MustParseAddr("192.0.2.1"), Until: 60 * second}
+	four := copied{
+		IP: netip.MustParseAddr("192.0.2.10"), Link: "eth0", Own: netip.MustParseAddr("192.0.2.1"), Until: 60 * second,
+	}
 	bare := copied{IP: netip.MustParseAddr("192.0.2.11"), Link: "eth1", Until: 60 * second}
 	six := copied{IP: netip.MustParseAddr("2001:db8::10"), Link: "eth0", Until: 60 * second}
 	for _, c := range []struct {
@@ -58,7 +61,8 @@ func TestMuteRules(t *testing.T) {
 		has, lack []string
 	}{
 		{"IPv4", []copied{four},
-			[]string{"elements = { 192.0.2.10 timeout 52s }", "arp daddr ip @vips drop", "arp operation reply arp saddr ip @vips drop",
+			[]string{"elements = { 192.0.2.10 timeout 52s }",
+				"arp daddr ip @vips drop", "arp operation reply arp saddr ip @vips drop",
 				`oifname "eth0" arp saddr ip 192.0.2.10 arp saddr ip set 192.0.2.1`, "arp saddr ip @vips arp saddr ip set 0.0.0.0"},
 			[]string{"table ip6 mooring-mute {"}},
 		{"no address of its own", []copied{bare}, []string{"arp saddr ip @vips arp saddr ip set 0.0.0.0"}, []string{"oifname"}},

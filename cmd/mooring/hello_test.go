@@ -61,7 +61,10 @@ func TestCandidates(t *testing.T) {
 		{Node: "n2", Addr: netip.MustParseAddr("192.0.2.2"), MAC: "02:00:00:00:00:02"},
 		{Node: "n3", Addr: netip.MustParseAddr("2001:db8::3")},
 	}
-	kept := election.Member{Node: "n2", MACs: []string{"02:00:00:00:00:99"}, Addrs: []string{"192.0.2.22"}, Live: true, Priority: 7}
+	kept := election.Member{
+		Node: "n2", MACs: []string{"02:00:00:00:00:99"}, Addrs: []string{"192.0.2.22"},
+		Live: true, Priority: 7,
+	}
 	file := func(v any) string {
 		data, err := json.Marshal(v)
 		must(t, err)
@@ -124,7 +127,8 @@ func TestOnKeys(t *testing.T) {
 	}
 	for _, bad := range []string{"", "# a comment", "too short"} {
 		n.onKeys(bad)
-		if got := strings.Join(n.complained(), "\n"); !strings.Contains(got, "Secret "+n.cfg.Namespace+"/mooring-hello: ") || strings.Contains(got, "too short") {
+		if got := strings.Join(n.complained(), "\n"); !strings.Contains(got, "Secret "+n.cfg.Namespace+"/mooring-hello: ") ||
+			strings.Contains(got, "too short") {
 			t.Errorf("after %q it complains %q", bad, got)
 		}
 		if _, err := os.Stat(n.keysFile()); err == nil {
@@ -180,7 +184,8 @@ func TestKeyFile(t *testing.T) {
 	n := composed(t, "")
 	path := filepath.Join(t.TempDir(), "hello.key")
 	n.cfg.Hello.KeyFile, n.keys = path, nil
-	if err := n.connectPeers(); err == nil || !strings.Contains(err.Error(), "hello.keyFile: ") || !strings.Contains(err.Error(), path) {
+	if err := n.connectPeers(); err == nil || !strings.Contains(err.Error(), "hello.keyFile: ") ||
+		!strings.Contains(err.Error(), path) {
 		t.Errorf("missing: %v", err)
 	}
 	must(t, os.WriteFile(path, []byte("secret"), 0o600))
@@ -268,7 +273,8 @@ func TestOnHello(t *testing.T) {
 	inStand(t, false, func(t *testing.T, s *stand) {
 		n := &node{agent: s.agent, complaints: map[string]string{"hello-n2": "blocked", "hello-n3": "blocked"}}
 		say := election.Say{Phase: election.Holding, Transitions: 7, Healthy: true}
-		n.onHello(hello.Change{Node: "n2", State: election.PeerUp, Heard: s.now(), Groups: map[string]election.Say{group: say, "other": {}}})
+		n.onHello(hello.Change{Node: "n2", State: election.PeerUp, Heard: s.now(),
+			Groups: map[string]election.Say{group: say, "other": {}}})
 		n.onHello(hello.Change{Node: "n3", State: election.PeerDown})
 		synctest.Wait()
 		want := []agent.PeerStatus{
@@ -307,7 +313,8 @@ func TestHelloComplaints(t *testing.T) {
 			{"nothing wrong", time.Hour, hello.Status{Peers: []hello.PeerStatus{up}}, nil},
 			{"no key", 0, hello.Status{Why: "silent and deaf"}, []string{"hellos: silent and deaf"}},
 			{"never heard", time.Hour, hello.Status{Peers: []hello.PeerStatus{silent("n2", "")}}, []string{never}},
-			{"refused", time.Hour, hello.Status{Peers: []hello.PeerStatus{silent("n2", "another key")}}, []string{never + " (another key)"}},
+			{"refused", time.Hour, hello.Status{Peers: []hello.PeerStatus{silent("n2", "another key")}},
+				[]string{never + " (another key)"}},
 			{"just started", unheardAfter - time.Second, hello.Status{Peers: []hello.PeerStatus{silent("n2", "")}}, nil},
 			{"not live", time.Hour, hello.Status{Peers: []hello.PeerStatus{silent("n3", "")}}, nil},
 			{"no member", time.Hour, hello.Status{Peers: []hello.PeerStatus{silent("n9", "")}}, nil},

@@ -56,13 +56,13 @@ func (h *hellos) words() []election.Say {
 // tell shows this node in a state to all others, after a while.
 func (h *hellos) tell(state election.PeerState, after time.Duration) {
 	h.site.mu.Lock()
-	meshed := h.site.meshed
+	meshed := h.meshed
 	h.site.mu.Unlock()
 	words := h.words()
 	if !meshed || len(words) == 0 {
 		return
 	}
-	for _, n := range h.site.all() {
+	for _, n := range h.all() {
 		ev := election.Peer{Node: h.name, State: state, Say: words[len(words)-1], Heard: n.now()}
 		if state == election.PeerUp {
 			ev.Heard += after

@@ -167,7 +167,7 @@ func gateway() lb.Address { return lb.Address{IP: netip.MustParseAddr("192.0.2.2
 // answers is the MAC of the host that answers for an address, nil if none does.
 func (l *links) answers(a lb.Address) net.HardwareAddr {
 	l.site.mu.Lock()
-	up := l.site.gateway
+	up := l.gateway
 	l.site.mu.Unlock()
 	if a == gateway() && up {
 		return net.HardwareAddr{2, 0, 0, 0, 0, 254}
