@@ -26,7 +26,8 @@ import (
 )
 
 // ErrDuplicateNode is returned by Run when a second agent uses this node's name.
-var ErrDuplicateNode = errors.New("another agent runs under this node's name: give each node its own (`node:` in the configuration)")
+var ErrDuplicateNode = errors.New("another agent runs under this node's name: " +
+	"give each node its own (`node:` in the configuration)")
 
 const (
 	// lookEvery is the LeaderElector's pace: an idle look wakes a processor, and what
@@ -88,7 +89,10 @@ func NewElector(opt Options) (*Elector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for Leases: %v", err)
 	}
-	e := &Elector{opt: opt, client: c.Leases(opt.Namespace), tasks: make(chan func(context.Context), 16), writing: make(chan struct{}, 1)}
+	e := &Elector{
+		opt: opt, client: c.Leases(opt.Namespace),
+		tasks: make(chan func(context.Context), 16), writing: make(chan struct{}, 1),
+	}
 	e.leases = newLeases(opt.Now, opt.Group, opt.Deliver)
 	e.leases.resolve = e.resolve
 	e.wish.Store(&Lock{})

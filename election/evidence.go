@@ -184,14 +184,15 @@ func (m *Machine) weigh() {
 		m.due.set(onProbe, m.now+m.probePause())
 	}
 	switch {
-	case s.node == "" || m.phase != Standby || m.shutdown:
+	case s.node == "" || !m.mayClaim():
 	case s.down == 0:
 		m.askOn()
 	case !m.carrier:
 		again(NoWitness, Note{Detail: "own link has no carrier"})
 	case s.kernel && m.renewing():
 		again(HelloBlocked, Note{Node: s.node,
-			Detail: "it answers and renews its record, but its hellos do not come: is the UDP port blocked, or the key another?"})
+			Detail: "it answers and renews its record, but its hellos do not come: " +
+				"is the UDP port blocked, or the key another?"})
 	case s.kernel && m.mayLive():
 		again("", Note{})
 	case !s.kernel && s.silent < silentProbes:
@@ -217,6 +218,9 @@ func (m *Machine) renewing() bool {
 func (m *Machine) mayLive() bool {
 	return m.now-m.doubt.down < m.patience() || m.age.at(m.now) < m.patience()
 }
+
+// mayClaim says whether this node may begin to claim.
+func (m *Machine) mayClaim() bool { return m.phase == Standby && !m.shutdown }
 
 // probePause is the time between two questions while nothing is urgent.
 func (m *Machine) probePause() time.Duration {
@@ -372,7 +376,7 @@ func (m *Machine) mayTake(r Record) bool {
 	return true
 }
 
-// idle says whether a node is heard to hold nothing.
+// mayClaim says whether a node is heard to hold nothing.
 func (m *Machine) idle(node string) bool {
 	p := m.peers[node]
 	return p.up() && p.say.Phase == Standby

@@ -228,6 +228,7 @@ func number(version string) uint64 {
 // equalMembers compares everything that a machine is told of members.
 func equalMembers(a, b []Member) bool {
 	return slices.EqualFunc(a, b, func(x, y Member) bool {
-		return x.Node == y.Node && x.Live == y.Live && x.Priority == y.Priority && x.Drain == y.Drain && slices.Equal(x.MACs, y.MACs) && slices.Equal(x.Addrs, y.Addrs)
+		return x.Node == y.Node && x.Live == y.Live && x.Priority == y.Priority && x.Drain == y.Drain &&
+			slices.Equal(x.MACs, y.MACs) && slices.Equal(x.Addrs, y.Addrs)
 	})
 }

@@ -177,7 +177,10 @@ type Status struct {
 
 // Status returns the state as it is after the last Step.
 func (m *Machine) Status() Status {
-	s := Status{Phase: m.phase, Confirmed: m.sure, Provisional: m.provisional, Forwards: m.forwards, Record: m.known, Known: m.ever}
+	s := Status{
+		Phase: m.phase, Confirmed: m.sure, Provisional: m.provisional, Forwards: m.forwards,
+		Record: m.known, Known: m.ever,
+	}
 	if m.phase == Holding || m.phase == Draining {
 		s.Since, s.Wake = m.since, m.wake
 	}

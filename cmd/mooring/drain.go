@@ -27,7 +27,8 @@ const (
 // cmdDrain marks a node, here or elsewhere, and waits until it holds nothing, so
 // that a script can shut it down after that.
 func cmdDrain(ctx context.Context, args []string, out io.Writer) error {
-	fs := flags("drain", "NODE: hands its VIPs to the best other node, and keeps them off it; new connections are not lost")
+	fs := flags("drain", "NODE: hands its VIPs to the best other node, and keeps them off it; "+
+		"new connections are not lost")
 	path := fs.String("config", defaultConfig, "the configuration `FILE` of this node's agent")
 	undo := fs.Bool("undo", false, "let NODE hold VIPs again")
 	timeout := fs.Duration("timeout", time.Minute, "how long to wait until NODE holds none; 0 only marks it")
@@ -35,7 +36,8 @@ func cmdDrain(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if fs.Arg(0) == "" || *timeout < 0 {
-		fmt.Fprintln(fs.Output(), "mooring drain: write the name of the NODE, as \"kubectl get nodes\" prints it, and no negative timeout")
+		fmt.Fprintln(fs.Output(), "mooring drain: write the name of the NODE, as \"kubectl get nodes\" prints it, "+
+			"and no negative timeout")
 		fs.Usage()
 		return errUsage
 	}
@@ -140,7 +142,8 @@ func (d drain) run(ctx context.Context) error {
 	}
 	fmt.Fprintf(d.out, "handed to %s in %s\n", after.Holder, d.took(after, begun))
 	if d.linger > 0 {
-		_, err = fmt.Fprintf(d.out, "connections made before go on through %s for up to %s: shut it down after that\n", d.node, d.linger)
+		_, err = fmt.Fprintf(d.out, "connections made before go on through %s for up to %s: shut it down after that\n",
+			d.node, d.linger)
 	}
 	return err
 }

@@ -235,7 +235,8 @@ func (n *node) helloComplaints(s hello.Status) []string {
 	for _, p := range s.Peers {
 		if p.State == election.PeerUnknown && boottime()-n.born > unheardAfter && n.liveMember(p.Node) {
 			out = append(out, fmt.Sprintf("hellos of %s (%s) never came: "+
-				"open UDP port %d between the nodes on %s, and give them one key%s", p.Node, p.Addr, n.cfg.Hello.Port, p.Link, because(p.Why)))
+				"open UDP port %d between the nodes on %s, and give them one key%s",
+				p.Node, p.Addr, n.cfg.Hello.Port, p.Link, because(p.Why)))
 		}
 	}
 	return out

@@ -266,7 +266,8 @@ func (n *node) onNote(note election.Note) {
 		n.mu.Lock()
 		n.foreign = time.Now()
 		n.mu.Unlock()
-		n.complain("foreign", fmt.Sprintf("a host that is no candidate says it has a VIP: MAC %s; find it and take the address from it", note.MAC))
+		n.complain("foreign", fmt.Sprintf("a host that is no candidate says it has a VIP: MAC %s; "+
+			"find it and take the address from it", note.MAC))
 	case election.Became, election.Adopted:
 		n.complain("address", "")
 	case election.HelloBlocked:

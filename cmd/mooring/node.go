@@ -86,7 +86,10 @@ type node struct {
 // newNode builds a node; addresses of an earlier run that are still alive are
 // refreshed here, before anything slow.
 func newNode(cfg config.Config, s *supervisor) (*node, error) {
-	n := &node{cfg: cfg, log: s.log, registry: s.registry, complaints: map[string]string{}, down: map[string]bool{}, born: boottime()}
+	n := &node{
+		cfg: cfg, log: s.log, registry: s.registry, born: boottime(),
+		complaints: map[string]string{}, down: map[string]bool{},
+	}
 	n.refuse(s.refused)
 	if err := n.findLinks(); err != nil {
 		return nil, err

@@ -32,7 +32,8 @@ type StreamReport struct {
 // String is one line for a test's log.
 func (r StreamReport) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d messages, %d bytes in %s, %d breaks", r.What, r.Messages, r.Bytes, ms(r.End.Sub(r.Begin)), len(r.Breaks))
+	fmt.Fprintf(&b, "%s: %d messages, %d bytes in %s, %d breaks", r.What, r.Messages, r.Bytes,
+		ms(r.End.Sub(r.Begin)), len(r.Breaks))
 	for i, k := range r.Breaks {
 		if i == 5 {
 			b.WriteString(", …")

@@ -365,7 +365,8 @@ func (a *Agent) forwards(node string) []lb.Forward {
 		for _, vip := range a.opt.VIPs {
 			for _, ip := range sound(m.Addrs) {
 				if ip.Is4() == vip.IP.Is4() {
-					out = append(out, lb.Forward{VIP: vip, To: ip, MACs: strings.Join(m.MACs, ","), Until: a.opt.Now() + a.opt.Machine.Drain})
+					until := a.opt.Now() + a.opt.Machine.Drain
+					out = append(out, lb.Forward{VIP: vip, To: ip, MACs: strings.Join(m.MACs, ","), Until: until})
 					break
 				}
 			}

@@ -102,7 +102,8 @@ func (a *Agent) peerStatus(now lb.Instant) []PeerStatus {
 		p := a.peers[node]
 		s := PeerStatus{Node: node, State: p.State.String()}
 		if p.Heard != 0 {
-			s.Says, s.Term, s.Healthy, s.Heard = p.Say.Phase.String(), p.Say.Transitions, p.Say.Healthy, (now - p.Heard).Seconds()
+			s.Says, s.Term, s.Healthy = p.Say.Phase.String(), p.Say.Transitions, p.Say.Healthy
+			s.Heard = (now - p.Heard).Seconds()
 		}
 		out = append(out, s)
 	}
@@ -161,7 +162,10 @@ func (a *Agent) note(n election.Note) {
 		a.opt.Clock().Sub(last.At) < repeatAfter {
 		return
 	}
-	m := Move{At: a.opt.Clock(), Reason: n.Reason, Cause: n.Cause, Node: n.Node, MAC: n.MAC, Took: n.Took, Detail: n.Detail}
+	m := Move{
+		At: a.opt.Clock(), Reason: n.Reason, Cause: n.Cause, Node: n.Node, MAC: n.MAC, Took: n.Took,
+		Detail: n.Detail,
+	}
 	a.noted = m
 	if moved(n.Reason) {
 		a.lastMove = &m

@@ -78,7 +78,8 @@ func (b *bench) rest(idle requests) {
 		b.figure("at rest, %s: agent RSS %d MiB, %.1f %% of one core; its hello process %d MiB, %.1f %%", role,
 			a.RSS()>>20, share(a.CPU(), agent[n.Name()]), rss>>20, share(cpu, hellos[n.Name()]))
 	}
-	b.figure("API requests at rest: %.0f per minute by three agents (the cluster's own: %.0f); /readyz by three HAProxys: %.0f",
+	b.figure("API requests at rest: %.0f per minute by three agents (the cluster's own: %.0f); "+
+		"/readyz by three HAProxys: %.0f",
 		total.resources-idle.resources, idle.resources, total.checks-idle.checks)
 }
 
@@ -99,7 +100,8 @@ func (b *bench) throughput() {
 		if keep {
 			kind = "keep-alive"
 		}
-		b.figure("%s: VIP %s req/s, direct %s req/s, ratio %s", kind, spread(c, "%.0f"), spread(a, "%.0f"), spread(ratios, "%.2f"))
+		b.figure("%s: VIP %s req/s, direct %s req/s, ratio %s", kind,
+			spread(c, "%.0f"), spread(a, "%.0f"), spread(ratios, "%.2f"))
 	}
 }
 
