@@ -27,7 +27,8 @@ type Say struct {
 	// a provisional claim counts as the claimed term + 1, one at bootstrap as 0.
 	Transitions int64
 	// From is the holder that this node asks to drain: it took the record over in
-	// a planned move that the holder, without API servers, cannot see.
+	// a planned move that the holder, without API servers, cannot see. In Standby:
+	// the holder to which it has given up a provisional term.
 	From string
 	// To is whom a Draining node hands over to.
 	To string

@@ -238,8 +238,10 @@ func (m *Machine) signed() {
 	m.due.clear(onSign, onSwap, onRead)
 	m.unloopSoon()
 	keep := m.cfg.Drain + copySpare
-	if m.cfg.Drain == 0 {
-		keep = time.Second // some have not heard of the target
+	if m.cfg.Drain == 0 || m.hand.cause == CauseUnhealthy {
+		// Some have not heard of the target. What does not serve keeps no connection
+		// either, and its copy would catch the node's own clients.
+		keep = time.Second
 	}
 	m.do(Drain{For: keep})
 	m.say(GaveUp, Note{Node: m.known.Holder, Cause: m.hand.cause, Took: m.now - m.began})

@@ -269,6 +269,9 @@ func (m *Machine) becomeFenced(why Reason) {
 	m.do(LetGo{})
 	m.say(why, Note{Cause: CauseFenced, Node: m.known.Holder})
 	m.woke = m.now
+	if m.provisional {
+		m.yielded = m.claim.Transitions
+	}
 	if m.provisional && m.known.Holder == m.cfg.Self {
 		// What was never written is not remembered: another has the group.
 		m.known, m.ever = m.base, m.reached

@@ -120,6 +120,7 @@ type Machine struct {
 	claim       Record // as tried to be written
 	base        Record // what it replaces
 	shown       Record // provisional: a successor of base that the watch has shown
+	yielded     int64  // the last provisional term that was given up unwritten
 	byEvidence  bool   // Claiming: by hellos and probes, not by age
 	won         bool   // Claiming: swapped, one question to the wire is missing
 	provisional bool   // Holding: without an API server's word

@@ -50,12 +50,17 @@ func Ranked(group string, members []Member) []Member {
 	return out
 }
 
-// ownerOf names the member that has the MAC, or "".
+// ownerOf names the member that has the MAC, or "": of two the one that lives, as
+// a node may have been installed anew under another name.
 func ownerOf(members []Member, mac string) string {
+	owner := ""
 	for _, m := range members {
-		if slices.Contains(m.MACs, mac) {
-			return m.Node
+		if has := slices.Contains(m.MACs, mac); has && (m.Live || owner == "") {
+			owner = m.Node
+			if m.Live {
+				break
+			}
 		}
 	}
-	return ""
+	return owner
 }

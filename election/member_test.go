@@ -72,8 +72,11 @@ func TestRankedSpreads(t *testing.T) {
 }
 
 func TestOwnerOf(t *testing.T) {
-	all := []Member{{Node: "n1", MACs: []string{"a", "b"}}, {Node: "n2", MACs: []string{"c"}}, {Node: "n3"}}
-	for mac, want := range map[string]string{"a": "n1", "b": "n1", "c": "n2", "d": "", "": ""} {
+	all := []Member{
+		{Node: "n1", MACs: []string{"a", "b"}}, {Node: "n2", MACs: []string{"c"}}, {Node: "n3"},
+		{Node: "n4", MACs: []string{"b"}, Live: true}, {Node: "n5", MACs: []string{"c"}}, // names of now, of old
+	}
+	for mac, want := range map[string]string{"a": "n1", "b": "n4", "c": "n2", "d": "", "": ""} {
 		if got := ownerOf(all, mac); got != want {
 			t.Errorf("owner of %q is %q, want %q", mac, got, want)
 		}

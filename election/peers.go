@@ -199,8 +199,10 @@ func (m *Machine) othersUp(node string) bool {
 // obeyed at once; else the API server decides, and without one the terms.
 func (m *Machine) holdingHeard(node string, p *peer, old Say) {
 	if !m.beside(p) {
-		if old.Phase == Holding && p.up() {
-			// It has yielded: the last word on the wire is the true holder's.
+		yields := p.say.Phase == Standby && p.say.From == m.cfg.Self && p.say.Transitions > old.Transitions
+		if p.up() && (old.Phase == Holding || yields) {
+			// It has yielded, perhaps before this node, frozen for a moment, heard it
+			// hold: the last word on the wire is the true holder's.
 			m.quarrel = quarrel{}
 			m.do(Announce{})
 		}
@@ -286,6 +288,8 @@ func (m *Machine) Say() Say {
 		API: m.sure || m.phase == Standby && !m.age.broken && m.reached,
 	}
 	switch {
+	case m.phase == Standby && m.yielded > s.Transitions:
+		s.Transitions, s.From = m.yielded, m.known.Holder
 	case m.phase == Claiming:
 		s.Transitions = m.claim.Transitions
 	case m.phase == Holding && !m.held:

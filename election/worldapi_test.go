@@ -353,7 +353,7 @@ func (e *electorModel) put(r Record, timeout time.Duration, done func(answered, 
 			e.read(readTimeout)
 		}
 		done(answered, answered && won)
-		if len(e.waiting) > 0 && !e.writing {
+		for len(e.waiting) > 0 && !e.writing {
 			next := e.waiting[0]
 			e.waiting = e.waiting[1:]
 			next()

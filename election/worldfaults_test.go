@@ -152,7 +152,10 @@ func (n *node) setLink(up bool) {
 func (n *node) setSick(sick bool) {
 	if n.sick != sick {
 		n.sick = sick
-		n.send(Health{OK: !sick})
+		if a := n.agent; a != nil {
+			// As it is when it is told: health is looked at again and again.
+			n.w.push(happening{at: n.w.now, do: func() { a.deliver(Health{OK: !n.sick}) }, on: n, by: a, pair: inOrder})
+		}
 	}
 }
 

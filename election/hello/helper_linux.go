@@ -168,7 +168,7 @@ func (l *Loop) oneHelper(ctx context.Context) error {
 	var writer sync.WaitGroup
 	writer.Go(func() { l.command(conn, ended) })
 	var busy error
-	writer.Go(func() { busy = guard(cmd.Process, ended) })
+	writer.Go(func() { busy = l.guard(cmd.Process, ended) })
 	err = l.listen(conn)
 	close(ended)
 	conn.Close()
@@ -179,12 +179,12 @@ func (l *Loop) oneHelper(ctx context.Context) error {
 	return errors.Join(busy, err, cmd.Wait())
 }
 
-// guard kills a helper that spins: at its priority it would take a core from
-// everybody else.
-func guard(p *os.Process, ended <-chan struct{}) error {
+// guard kills a helper that spins, as at its priority it would take a core from
+// everybody else, and one that says nothing more: its last words would stand.
+func (l *Loop) guard(p *os.Process, ended <-chan struct{}) error {
 	every := time.NewTicker(busyEvery)
 	defer every.Stop()
-	last, at := time.Duration(0), time.Now()
+	last, at, begun := time.Duration(0), time.Now(), l.opt.Now()
 	for {
 		select {
 		case <-ended:
@@ -196,12 +196,28 @@ func guard(p *os.Process, ended <-chan struct{}) error {
 			return nil // it has ended
 		}
 		now := time.Now()
-		if spent, passed := used-last, now.Sub(at); spent > passed/2 {
+		spent, passed := used-last, now.Sub(at)
+		why := ""
+		switch {
+		case spent > passed/2:
+			why = fmt.Sprintf("it took %v of processor time in %v", spent, passed)
+		case passed < 2*busyEvery && l.opt.Now()-max(begun, l.helper.lastStatus()) > statusLimit:
+			// And not this process, which has just run in time.
+			why = fmt.Sprintf("it said nothing for %v", statusLimit)
+		}
+		if why != "" {
 			_ = p.Kill()
-			return fmt.Errorf("it took %v of processor time in %v and was killed", spent, passed)
+			return fmt.Errorf("%s and was killed", why)
 		}
 		last, at = used, now
 	}
+}
+
+// lastStatus is when the last status came, 0 before the first.
+func (h *helper) lastStatus() lb.Instant {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at
 }
 
 // cpuTime is the processor time that all threads of a process have had

@@ -173,6 +173,19 @@ func TestHelperSpins(t *testing.T) {
 	eventually(t, "the spinning helper is killed", func() bool { return strings.Contains(a.Status().Why, "killed") })
 }
 
+// TestHelperHangs: what says nothing more is replaced, or its last words would
+// stand for ever.
+func TestHelperHangs(t *testing.T) {
+	_, a, _ := helped(t)
+	pid := helperOf(t)
+	must(t, unix.Kill(pid, unix.SIGSTOP))
+	eventually(t, "another helper", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
+	a.await("n2", up)
+	if got := a.states("n2"); !slices.Contains(got, unknown) {
+		t.Errorf("states %v", got)
+	}
+}
+
 // TestServeByHand: started without an agent it says so.
 func TestServeByHand(t *testing.T) {
 	for _, input := range []string{"", "hello\n", strings.Repeat("\xff", 100)} {

@@ -159,8 +159,8 @@ func (h *host) set(name string, up bool) {
 func (h *host) node() string     { return fmt.Sprintf("n%d", h.n) }
 func (h *host) v4() netip.Addr   { return netip.AddrFrom4([4]byte{10, 8, 0, byte(h.n)}) }
 func (h *host) v6() netip.Addr   { return netip.MustParseAddr(fmt.Sprintf("fd08::%x", h.n)) }
-func (h *host) target() Target   { return Target{h.node(), h.v4(), "eth0"} }
-func (h *host) targetV6() Target { return Target{h.node(), h.v6(), "eth0"} }
+func (h *host) target() Target   { return Target{Node: h.node(), Addr: h.v4(), Link: "eth0"} }
+func (h *host) targetV6() Target { return Target{Node: h.node(), Addr: h.v6(), Link: "eth0"} }
 
 // in runs f on a thread in the host's namespace.
 func (h *host) in(f func() error) {

@@ -70,6 +70,23 @@ type Target struct {
 	Node string
 	Addr netip.Addr
 	Link string
+	// Also are further addresses from which it may send: its kernel chooses, and
+	// chooses anew when addresses come and go. What is not set counts not.
+	Also [moreAddrs]netip.Addr
+}
+
+// moreAddrs is how many addresses of a node count beside the one that is sent to.
+const moreAddrs = 7
+
+// SetAlso takes of its addresses those that could be sources of its hellos.
+func (t *Target) SetAlso(addrs []netip.Addr) {
+	n := 0
+	for _, a := range addrs {
+		if a = a.Unmap(); n < moreAddrs && a != t.Addr.Unmap() && a.Is4() == t.Addr.Unmap().Is4() {
+			t.Also[n] = a
+			n++
+		}
+	}
 }
 
 // Loop sends hellos to the peers and hears theirs, on one thread of its own. All

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
@@ -396,6 +397,23 @@ func TestOptions(t *testing.T) {
 	if why := l.Status().Why; why != "not running" {
 		t.Errorf("status %q", why)
 	}
+}
+
+// TestAnotherSource: a node's kernel sends from another of its addresses than the
+// one that peers send to.
+func TestAnotherSource(t *testing.T) {
+	l := newLab(t, 2)
+	second := netip.MustParseAddr("10.8.1.2")
+	l.hosts[1].address(second.String() + "/16")
+	to := Target{Node: "n2", Addr: second, Link: "eth0"}
+	to.SetAlso([]netip.Addr{l.hosts[1].v6(), second, l.hosts[1].v4()})
+	a := l.hosts[0].start(l.hosts[0].options(), to)
+	b := l.hosts[1].start(l.hosts[1].options(), l.hosts[0].target())
+	a.await("n2", up)
+	b.await("n1", up)
+	// Two nodes cannot have one address: who is sent to there keeps it.
+	a.SetPeers([]Target{to, {Node: "n3", Addr: l.hosts[1].v4(), Link: "eth0"}})
+	a.await("n2", down)
 }
 
 // TestFromAllSides: every method at once, for the race detector.

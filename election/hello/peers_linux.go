@@ -33,6 +33,9 @@ func (w *worker) meet(now lb.Instant, targets []Target) {
 		c.peers[t.Addr] = p
 		w.peers = append(w.peers, p)
 	}
+	for _, p := range w.peers {
+		p.listenAlso()
+	}
 	w.due = 0
 	w.openAll(now)
 	w.publish()
@@ -70,6 +73,16 @@ func (w *worker) place(t Target) (*channel, error) {
 		return nil, fmt.Errorf("node %s has this address too", other.target.Node)
 	}
 	return c, nil
+}
+
+// listenAlso takes hellos from the peer's further addresses too, but for one to
+// which another is sent to. Name and key are checked all the same.
+func (p *peer) listenAlso() {
+	for _, a := range p.target.Also {
+		if a.IsValid() && p.via.peers[a] == nil {
+			p.via.peers[a] = p
+		}
+	}
 }
 
 // welcome makes the target a peer; one known before keeps what is known of it.

@@ -200,7 +200,7 @@ const crowd = 300
 
 // crowded is the i-th peer of the benchmark, at host 2.
 func crowded(i int) Target {
-	return Target{fmt.Sprintf("p%03d", i), netip.AddrFrom4([4]byte{10, 8, 1 + byte(i/200), 1 + byte(i%200)}), "eth0"}
+	return Target{Node: fmt.Sprintf("p%03d", i), Addr: netip.AddrFrom4([4]byte{10, 8, 1 + byte(i/200), 1 + byte(i%200)}), Link: "eth0"}
 }
 
 // playPeers simulates the crowd at 50 ms against host 1, until stdin closes: one
