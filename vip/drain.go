@@ -61,6 +61,12 @@ func (b book) copyOf(ip netip.Addr, now lb.Instant) bool {
 	return slices.ContainsFunc(b.Copies, func(c copied) bool { return c.IP == ip && c.Until > now })
 }
 
+// names says whether a forward of the VIP stands or may stand.
+func (b book) names(a lb.Address) bool {
+	is := func(f forwarded) bool { return f.vip() == a }
+	return slices.ContainsFunc(b.Forwards, is) || slices.ContainsFunc(b.Loose, is)
+}
+
 // without is the copies whose IPs are not among the addresses, and the others.
 func (b book) without(addrs []lb.Address) (stay, gone []copied) {
 	for _, c := range b.Copies {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,9 +31,8 @@ type drains struct {
 	// turn is held while the kernel's rules change; a channel, so that waiting
 	// for it ends with a context.
 	turn chan struct{}
-	// Under turn: quiet are the copies for which the kernel has mute rules, if
-	// known; synced says that the kernel was compared with the book.
-	quiet  []copied
+	// Under turn: known says that quiet is what the kernel's mute rules are for,
+	// synced that the kernel was compared with the book.
 	known  bool
 	synced bool
 
@@ -41,8 +41,10 @@ type drains struct {
 	book book
 	// fault is the last trouble in the background, said once.
 	fault string
-	// asked: concerns was called.
-	asked bool
+	// quiet are the copies for which the kernel may have mute rules; written under
+	// turn too. Before settled, any address may be mute: hush has not succeeded yet.
+	quiet   []copied
+	settled bool
 	// done says that nothing is left to be compared or tried again.
 	done bool
 }
@@ -107,9 +109,8 @@ func (d *drains) say(err error) {
 	d.log.Warn("after a hand-over", "err", err)
 }
 
-// concerns says whether one of the addresses is copied here or, at the first
-// call, may be mute for reasons that are not known yet. Later Run looks after
-// those.
+// concerns says whether one of the addresses is copied here or may be mute: a
+// change of the mute rules that failed may have taken it out of the book already.
 func (d *drains) concerns(addrs []lb.Address) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,9 +118,8 @@ func (d *drains) concerns(addrs []lb.Address) bool {
 		return false
 	}
 	_, some := d.book.without(addrs)
-	first := !d.asked
-	d.asked = true
-	return len(some) > 0 || first && !d.done
+	_, mute := book{Copies: d.quiet}.without(addrs)
+	return !d.settled || len(some)+len(mute) > 0
 }
 
 // sync compares the kernel with the book, once: a restarted agent adopts what
@@ -134,11 +134,6 @@ func (d *drains) sync(ctx context.Context) error {
 		b.Forwards, b.Loose = nil, nil // somebody removed it: those flows have ended
 	case len(b.Forwards) == 0:
 		if err := nft(ctx, dropTable("netdev", forwardTable), d.ruling); err != nil {
-			return err
-		}
-		b.Loose = nil
-	case len(b.Loose) > 0:
-		if err := nft(ctx, d.disarm(b.Loose), d.ruling); err != nil {
 			return err
 		}
 		b.Loose = nil
@@ -158,7 +153,7 @@ func (d *drains) disarm(all []forwarded) string {
 }
 
 // hush makes the mute rules those of the book's copies. It runs nft only for a
-// change; after an error it is unknown what stands. The caller has the turn.
+// change; after an error the old or the new ones stand. The caller has the turn.
 func (d *drains) hush(ctx context.Context, limit time.Duration) error {
 	want := d.read().Copies
 	if d.known && sameCopies(want, d.quiet) {
@@ -166,10 +161,21 @@ func (d *drains) hush(ctx context.Context, limit time.Duration) error {
 	}
 	if arp, ip6 := muteTablesStand(); len(want) > 0 || arp || ip6 {
 		d.known = false
+		other, _ := book{Copies: d.quiet}.without(vipsOf(want))
+		d.mayMute(slices.Concat(other, want), d.settled)
 		if err := nft(ctx, muteRules(want, d.now()), limit); err != nil {
 			return err
 		}
 	}
-	d.quiet, d.known = want, true
+	d.known = true
+	d.mayMute(want, true)
 	return nil
+}
+
+// mayMute notes for which copies the kernel may have mute rules and, if settled,
+// that it has none for others.
+func (d *drains) mayMute(all []copied, settled bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.quiet, d.settled = all, settled
 }

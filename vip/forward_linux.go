@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"slices"
 
 	"mooring.dev/mooring/internal/lb"
 )
@@ -56,13 +55,20 @@ func (d *drains) stand(ctx context.Context, want []forwarded) error {
 	if c.empty() {
 		return nil
 	}
+	if !forwardTableStands() {
+		c = change{arm: want} // somebody removed all: a part would look like a whole
+	}
 	rules := d.rulesFor(c)
 	if len(want) == 0 {
 		rules = dropTable("netdev", forwardTable)
 	}
-	// Whoever reads the book after a crash in between removes what is new, or
-	// may be.
-	b.Loose = slices.Concat(b.Loose, c.arm)
+	// Whoever reads the book after a crash in between, and Run after an error,
+	// removes what is new, or may be.
+	for _, f := range c.arm {
+		if !b.names(f.vip()) {
+			b.Loose = append(b.Loose, f)
+		}
+	}
 	d.write(b)
 	err := nft(ctx, rules, d.ruling)
 	if errors.Is(err, exec.ErrNotFound) && len(want) == 0 {

@@ -29,6 +29,7 @@ type ifAddr struct {
 	proto     uint8
 	valid     uint32 // seconds, 2³²−1 is for ever
 	preferred uint32 // seconds
+	unproved  bool   // duplicate address detection runs or failed
 }
 
 // ours says whether the address carries our mark. Where the kernel knows no
@@ -57,7 +58,8 @@ func parseIfAddr(b []byte) (ifAddr, bool) {
 		return ifAddr{}, false
 	}
 	const forever = ^uint32(0)
-	a := ifAddr{bits: int(b[1]), index: int(binary.NativeEndian.Uint32(b[4:])), valid: forever, preferred: forever}
+	a := ifAddr{bits: int(b[1]), index: int(binary.NativeEndian.Uint32(b[4:])), valid: forever, preferred: forever,
+		unproved: b[2]&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0}
 	var local, other netip.Addr
 	ok := eachAttr(b[unix.SizeofIfAddrmsg:], func(kind uint16, v []byte) {
 		switch {

@@ -60,7 +60,23 @@ func (d *drains) tend(ctx context.Context) error {
 	if err := d.sync(ctx); err != nil {
 		return err
 	}
-	return errors.Join(d.expire(ctx), d.heal(ctx), d.complete())
+	return errors.Join(d.expire(ctx), d.heal(ctx), d.tighten(ctx), d.complete())
+}
+
+// tighten removes what changes of forwards that failed may have left.
+func (d *drains) tighten(ctx context.Context) error {
+	b := d.read()
+	if len(b.Loose) == 0 {
+		return nil
+	}
+	if forwardTableStands() {
+		if err := nft(ctx, d.disarm(b.Loose), d.ruling); err != nil {
+			return fmt.Errorf("forwards that are not wanted may still stand: %w", err)
+		}
+	}
+	b.Loose = nil
+	d.write(b)
+	return nil
 }
 
 // complete puts the copies on lo that are not there, because the VIP could not be
@@ -147,11 +163,9 @@ func (d *drains) heal(ctx context.Context) error {
 			d.hush(ctx, d.ruling))
 	}
 	if len(b.Forwards) > 0 && !forwardTableStands() {
-		want := b.Forwards
-		b.Forwards = nil
-		d.write(b)
+		// The book stays as it is, so that what fails is tried again.
 		faults = append(faults, fmt.Errorf("the table %s was removed by someone else and is set again", forwardTable),
-			d.stand(ctx, want))
+			nft(ctx, d.rulesFor(change{arm: b.Forwards}), d.ruling))
 	}
 	return errors.Join(faults...)
 }

@@ -2,6 +2,7 @@ package vip
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ type gossip struct {
 }
 
 // overhear begins to note until the test ends.
-func (h *host) overhear(from *node) *gossip {
+func (h *host) overhear(from net.HardwareAddr) *gossip {
 	h.t.Helper()
 	g := &gossip{}
 	for _, proto := range []int{unix.ETH_P_ARP, unix.ETH_P_IPV6} {
@@ -39,7 +40,7 @@ func (h *host) overhear(from *node) *gossip {
 			return err
 		})
 		h.t.Cleanup(func() { conn.Close() })
-		mac := string(from.mac())
+		mac := string(from)
 		go func() {
 			buf := make([]byte, 2048)
 			for {
@@ -97,7 +98,7 @@ func TestOldHolderIsMute(t *testing.T) {
 		k := client.chat(at, "a")
 		move(a, b, nil, v)
 		k.goesOn(t, "after the move")
-		heard := client.overhear(a)
+		heard := client.overhear(a.mac())
 		for range 3 {
 			a.sh("ip neigh flush dev eth0")
 			k.goesOn(t, "after the old holder forgot its neighbours")
@@ -144,7 +145,7 @@ func TestIPv6CopyIsMuteByItself(t *testing.T) {
 	a.sh("ip -6 addr add fd07::9/128 dev lo nodad")
 	client.sh("ip -6 neigh replace fd07::9 lladdr " + a.mac().String() + " dev eth0")
 	k := client.chat(netip.AddrPortFrom(v.IP, 7000).String(), "a")
-	heard := client.overhear(a)
+	heard := client.overhear(a.mac())
 	for range 3 {
 		a.sh("ip neigh flush dev eth0")
 		k.goesOn(t, "after it forgot its neighbours")

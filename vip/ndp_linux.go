@@ -49,6 +49,19 @@ func nsProbe(mac net.HardwareAddr, ip netip.Addr) ([]byte, error) {
 	return icmpFrame(mac, netip.IPv6Unspecified(), group, &ndp.NeighborSolicitation{TargetAddress: ip})
 }
 
+// nsQuestion asks as a neighbour does that has something to send (RFC 4861
+// §7.2.2), with the link-layer option, so that the answer comes to src.
+func nsQuestion(mac net.HardwareAddr, src, ip netip.Addr) ([]byte, error) {
+	group, err := ndp.SolicitedNodeMulticast(ip)
+	if err != nil {
+		return nil, fmt.Errorf("build question for %s: %v", ip, err)
+	}
+	return icmpFrame(mac, src, group, &ndp.NeighborSolicitation{
+		TargetAddress: ip,
+		Options:       []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: mac}},
+	})
+}
+
 // icmpFrame wraps a message into IPv6 with hop limit 255 and Ethernet. Frames
 // are built here and not sent over an ICMPv6 socket because such a socket
 // cannot send from ::, and would have to be bound to each VIP anew.

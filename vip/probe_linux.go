@@ -20,10 +20,12 @@ const (
 	probeGap = 20 * time.Millisecond
 )
 
-// Probe asks the links who has the addresses, as a host does that wants to
-// take one: ARP probes from 0.0.0.0 (RFC 5227 §2.1.1), neighbour
-// solicitations from :: (RFC 4862 §5.4.2), three in a row, 20 ms apart
-// (Options.ProbeGap). It returns every answerer's MAC once, never one of this
+// Probe asks the links who has the addresses, three times in a row, 20 ms apart
+// (Options.ProbeGap). For a watched one it asks as a host does that wants to
+// take it: ARP probes from 0.0.0.0 (RFC 5227 §2.1.1), neighbour solicitations
+// from :: (RFC 4862 §5.4.2). For others it asks as an ordinary neighbour, from
+// the link's own address: a host that is just taking its own would give it up.
+// Over IPv6 it does not ask for those while the link has none. It returns every answerer's MAC once, never one of this
 // node's own, and is back at once when each address had an answer, else 20 ms
 // after the third probe. Another host's probe for the same address is no answer.
 // Answers are sorted; they are valid also beside an error, which names the
@@ -79,10 +81,11 @@ func (l *Links) probe(ctx context.Context, addrs []lb.Address, rounds int,
 	if err != nil {
 		return nil, err
 	}
+	watched := l.watch()
 	p.begin(enough)
 	faults := []error{p.missing}
 	for range rounds {
-		if err := p.ask(); err != nil {
+		if err := p.ask(watched); err != nil {
 			faults = append(faults, err)
 		}
 		if !p.wait(ctx, l.askers.gap) {
@@ -90,7 +93,7 @@ func (l *Links) probe(ctx context.Context, addrs []lb.Address, rounds int,
 		}
 	}
 	answers := p.answers()
-	l.askers.put(p, len(faults) == 1)
+	l.askers.put(p, len(faults) == 1 && !p.nameless)
 	return answers, errors.Join(append(faults, ctx.Err())...)
 }
 
@@ -99,9 +102,12 @@ type asker struct {
 	key     string
 	own     map[string]bool // MACs of this node
 	ears    []*ear
+	from    []ifAddr  // what ordinary questions may come from
 	missing error     // the addresses for which no socket could be opened
 	opened  time.Time // of the monotonic clock: how long sockets serve
 	asked   map[lb.Address]bool
+	// nameless: for a question the link had no address of its own yet.
+	nameless bool
 
 	mu     sync.Mutex
 	enough func(asked, silent map[lb.Address]bool) bool
@@ -118,7 +124,11 @@ func openAsker(key string, addrs []lb.Address) (*asker, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &asker{key: key, own: own, opened: time.Now(), asked: map[lb.Address]bool{}}
+	from, err := sources()
+	if err != nil {
+		return nil, err
+	}
+	p := &asker{key: key, own: own, from: from, opened: time.Now(), asked: map[lb.Address]bool{}}
 	var faults []error
 	for at, ips := range byPlace(addrs) {
 		e, err := listen(at.link, ips)
@@ -179,16 +189,12 @@ func (p *asker) begin(enough func(asked, silent map[lb.Address]bool) bool) {
 
 // ask sends one probe for each address, also one that has had an answer:
 // another host may have it too, and its first answer may have been lost.
-func (p *asker) ask() error {
+func (p *asker) ask(watched []lb.Address) error {
 	var faults []error
 	for _, e := range p.ears {
 		for ip := range e.ips {
-			build := arpProbe
-			if ip.Is6() {
-				build = nsProbe
-			}
-			frame, err := build(e.ifi.HardwareAddr, ip)
-			if err == nil {
+			frame, err := p.question(e.ifi, ip, watched)
+			if err == nil && frame != nil {
 				err = transmit(e.conn, frame)
 			}
 			if err != nil {

@@ -138,7 +138,7 @@ func muteRules(copies []copied, now lb.Instant) string {
 			six = append(six, c)
 		}
 	}
-	return dropTable("arp", muteTable) + dropTable("ip6", muteTable) + muteARP(four, now) + muteND(six)
+	return dropTable("arp", muteTable) + dropTable("ip6", muteTable) + muteARP(four, now) + muteND(six, now)
 }
 
 // muteARP renders the table of the family arp.
@@ -160,29 +160,39 @@ func muteARP(copies []copied, now lb.Instant) string {
 }
 
 // muteND renders the table of the family ip6. The target of a solicitation is
-// bytes 8 to 23 of the message (RFC 4861 §4.3).
-func muteND(copies []copied) string {
+// bytes 8 to 23 of the message (RFC 4861 §4.3), which nft 1.0.6 compares with
+// no set of addresses: so each VIP has a set of the message's type, which
+// is empty once its time is over.
+func muteND(copies []copied, now lb.Instant) string {
 	if len(copies) == 0 {
 		return ""
 	}
-	var in, out strings.Builder
+	var sets, in strings.Builder
 	for _, c := range copies {
-		fmt.Fprintf(&in, "  icmpv6 type nd-neighbor-solicit @th,64,128 0x%x drop\n", c.IP.AsSlice())
-		fmt.Fprintf(&out, "  ip6 saddr %s icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop\n", c.IP)
+		name := "asks-" + chainName(c.vip())
+		fmt.Fprintf(&sets, " set %s { type icmpv6_type; flags timeout; elements = { nd-neighbor-solicit timeout %s } }\n",
+			name, muteTime(c, now))
+		fmt.Fprintf(&in, "  icmpv6 type @%s @th,64,128 0x%x drop\n", name, c.IP.AsSlice())
 	}
-	return fmt.Sprintf("table ip6 %s {\n chain in {\n  type filter hook input priority 0; policy accept;\n%s }\n"+
-		" chain out {\n  type filter hook output priority 0; policy accept;\n%s }\n}\n", muteTable, &in, &out)
+	return fmt.Sprintf("table ip6 %s {\n set vips { type ipv6_addr; flags timeout; elements = { %s } }\n%s"+
+		" chain in {\n  type filter hook input priority 0; policy accept;\n%s }\n"+
+		" chain out {\n  type filter hook output priority 0; policy accept;\n"+
+		"  ip6 saddr @vips icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop\n }\n}\n",
+		muteTable, muted(copies, now), &sets, &in)
 }
 
-// muted lists the VIPs as elements. Each outlives its copy, which the kernel
-// removes up to half a second late, and then goes by itself.
+// muted lists the VIPs as elements, which go by themselves.
 func muted(copies []copied, now lb.Instant) string {
 	all := make([]string, len(copies))
 	for i, c := range copies {
-		all[i] = fmt.Sprintf("%s timeout %s", c.IP, seconds(c.Until-now+2*second))
+		all[i] = fmt.Sprintf("%s timeout %s", c.IP, muteTime(c, now))
 	}
 	return strings.Join(all, ", ")
 }
+
+// muteTime is how long a VIP is mute: it outlives its copy, which the kernel
+// removes up to half a second late.
+func muteTime(c copied, now lb.Instant) string { return seconds(c.Until - now + 2*second) }
 
 // seconds prints a time for nft, in whole seconds and at least one: 0 would be
 // for ever.

@@ -199,7 +199,9 @@ func TestHeldAddressesAnswerProbes(t *testing.T) {
 		for i := range asked {
 			asked[i].Link = "eth0"
 		}
-		got, err := New(Options{Now: boottime}).Probe(t.Context(), asked)
+		l := New(Options{Now: boottime})
+		l.Watch(asked) // else it asks as an ordinary neighbour
+		got, err := l.Probe(t.Context(), asked)
 		var printed []string
 		for _, a := range got {
 			printed = append(printed, a.IP.String()+" "+a.MAC.String())

@@ -155,10 +155,26 @@ func (n *node) onRival(c lb.Claim) { n.agent.Deliver(election.Rival{MAC: c.MAC.S
 // speakWith makes the best-ranked members the hellos' peers, over the first
 // VIP's link: its family if they have an address of it.
 func (n *node) speakWith(members []election.Member) {
+	ranked := election.Ranked(group, members)
+	// Whose Lease is old may be gone for good, and its address another's; it may
+	// also be a holder that drains without an API server.
+	slices.SortStableFunc(ranked, func(a, b election.Member) int {
+		switch {
+		case a.Live == b.Live:
+			return 0
+		case a.Live:
+			return -1
+		}
+		return 1
+	})
 	var targets []hello.Target
-	for _, m := range election.Ranked(group, members) {
-		if ip, ok := addressOf(m, n.vips[0].IP); ok && m.Node != n.cfg.Node && len(targets) < maxPeers {
-			targets = append(targets, hello.Target{Node: m.Node, Addr: ip, Link: n.vips[0].Link})
+	for _, m := range ranked {
+		ip, ok := addressOf(m, n.vips[0].IP)
+		taken := slices.ContainsFunc(targets, func(t hello.Target) bool { return t.Addr == ip })
+		if ok && !taken && m.Node != n.cfg.Node && len(targets) < maxPeers {
+			t := hello.Target{Node: m.Node, Addr: ip, Link: n.vips[0].Link}
+			t.SetAlso(addressesOf(m))
+			targets = append(targets, t)
 		}
 	}
 	n.hello.SetPeers(targets)
@@ -167,17 +183,26 @@ func (n *node) speakWith(members []election.Member) {
 // addressOf picks a member's own address, of a VIP's family if there is one.
 func addressOf(m election.Member, like netip.Addr) (netip.Addr, bool) {
 	var found netip.Addr
-	for _, text := range m.Addrs {
-		ip, err := netip.ParseAddr(text)
-		switch {
-		case err != nil || ip.Zone() != "" || !ip.IsGlobalUnicast():
-		case ip.Is4() == like.Is4():
+	for _, ip := range addressesOf(m) {
+		if ip.Is4() == like.Is4() {
 			return ip, true
-		case !found.IsValid():
+		}
+		if !found.IsValid() {
 			found = ip
 		}
 	}
 	return found, found.IsValid()
+}
+
+// addressesOf are a member's addresses that make sense.
+func addressesOf(m election.Member) []netip.Addr {
+	var all []netip.Addr
+	for _, text := range m.Addrs {
+		if ip, err := netip.ParseAddr(text); err == nil && ip.Zone() == "" && ip.IsGlobalUnicast() {
+			all = append(all, ip)
+		}
+	}
+	return all
 }
 
 // candidates are the members of the last run and those of the configuration,

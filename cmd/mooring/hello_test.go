@@ -247,9 +247,15 @@ func TestSpeakWith(t *testing.T) {
 	for i := range 30 {
 		all = append(all, election.Member{Node: fmt.Sprintf("m%d", i), Addrs: []string{fmt.Sprintf("10.9.0.%d", 50+i)}})
 	}
-	var want []string
+	// Two live ones are among them whatever their rank; one has the address of a
+	// node that is gone for good.
+	want := []string{}
+	for _, m := range election.Ranked(group, []election.Member{
+		{Node: "live1", Addrs: []string{"10.9.0.50"}, Live: true}, {Node: "live2", Addrs: []string{"10.9.0.40"}, Live: true}}) {
+		all, want = append(all, m), append(want, m.Node+" "+m.Addrs[0]+" node0")
+	}
 	for _, m := range election.Ranked(group, all) {
-		if m.Node[0] == 'm' && len(want) < 16 {
+		if m.Node[0] == 'm' && m.Node != "m0" && len(want) < 16 {
 			want = append(want, m.Node+" "+m.Addrs[0]+" node0")
 		}
 	}
