@@ -37,7 +37,7 @@ var scenes = []scene{
 // The bounds of the table, with room for a lost announcement and slow clocks.
 const (
 	takeover = 300*ms + 80*ms
-	orLost   = time.Second
+	orLost   = time.Second + 100*ms // a last word that was put off to the end of its second
 )
 
 // say what happens, as a headline.

@@ -144,7 +144,8 @@ func (n *node) setLink(up bool) {
 	n.w.rules.split()
 	n.w.rehear()
 	if a := n.agent; a != nil {
-		a.later(n.w.vary(ms), func() { a.deliver(Carrier{Up: up}) })
+		// As it is by then: the kernel tells in order, a frozen agent's events come late.
+		a.later(n.w.vary(ms), func() { a.deliver(Carrier{Up: n.link}) })
 	}
 }
 
