@@ -214,6 +214,11 @@ func TestKeyFileIsFollowed(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- n.followKeys(ctx) }()
+		complaint := func() string {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.complaints["keys"]
+		}
 		for _, s := range []struct{ text, complaint string }{
 			{goodKey, ""},
 			{"short", "line 1: the hello key is 5 bytes"},
@@ -223,14 +228,14 @@ func TestKeyFileIsFollowed(t *testing.T) {
 			time.Sleep(time.Second)
 			must(t, os.WriteFile(n.cfg.Hello.KeyFile, []byte(s.text), 0o600))
 			time.Sleep(6 * time.Second)
-			got := n.complaints["keys"]
+			got := complaint()
 			if (got == "") != (s.complaint == "") || !strings.Contains(got, s.complaint) {
 				t.Errorf("with %q it complains %q, want %q", s.text, got, s.complaint)
 			}
 		}
 		must(t, os.Remove(n.cfg.Hello.KeyFile))
 		time.Sleep(6 * time.Second)
-		if got := n.complaints["keys"]; !strings.Contains(got, "hello.keyFile: ") || !strings.Contains(got, "no such file") {
+		if got := complaint(); !strings.Contains(got, "hello.keyFile: ") || !strings.Contains(got, "no such file") {
 			t.Errorf("without the file it complains %q", got)
 		}
 		stop()
