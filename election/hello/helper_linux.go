@@ -243,8 +243,14 @@ func (l *Loop) startHigh(cmd *exec.Cmd) error {
 			}
 		}
 		// Refused: the helper tries again, and tells why it runs slowly.
+		before, err := unix.SchedGetAttr(0, 0)
 		_ = setFIFO(0)
-		started <- cmd.Start()
+		ended := cmd.Start()
+		if err == nil {
+			// The main thread does not end with its goroutine: it would keep it.
+			_ = unix.SchedSetAttr(0, before, 0)
+		}
+		started <- ended
 	}()
 	return <-started
 }
