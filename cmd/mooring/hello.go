@@ -28,7 +28,7 @@ const (
 )
 
 // helloHelper is the word by which the agent starts itself anew to send its
-// hellos, with all threads in real time: Go's scheduler can hold up a single one.
+// hellos, with precedence for all threads: Go's scheduler can hold up a single one.
 const helloHelper = "hello-helper"
 
 // serveHellos is that process: it ends with the agent.
@@ -269,7 +269,7 @@ func (n *node) helloComplaints(s hello.Status) []string {
 
 // helloReport is what `mooring status` says of the hellos.
 type helloReport struct {
-	// Realtime says that the kernel gives them precedence (SCHED_FIFO).
+	// Realtime says that the kernel gives them precedence.
 	Realtime bool   `json:"realtime"`
 	Interval string `json:"interval"`
 	// Stalls counts how often this node could not send or hear for an interval.

@@ -428,7 +428,7 @@ func TestAgentReloads(t *testing.T) {
 	eventually(t, 5*time.Second, "no complaint but for the API server that is not there", func() bool {
 		r := p.report()
 		all := slices.DeleteFunc(r.Complaints, func(c string) bool {
-			return strings.HasPrefix(c, "this node's API server") || strings.Contains(c, "real-time scheduling was refused")
+			return strings.HasPrefix(c, "this node's API server") || strings.Contains(c, "a higher priority was refused")
 		})
 		return r.State == "Holding" && len(all) == 0
 	})

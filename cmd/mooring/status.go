@@ -241,9 +241,9 @@ func printPeers(out io.Writer, r report, now time.Time) error {
 	if r.Hello.Interval == "" && len(r.Peers) == 0 {
 		return nil // an agent that knows no hellos
 	}
-	pace := "with real-time priority"
+	pace := "with the highest priority"
 	if !r.Hello.Realtime {
-		pace = "without real-time priority, so a dead holder is noticed later"
+		pace = "without a higher priority, so a dead holder is noticed later"
 	}
 	fmt.Fprintf(out, "\nhellos: every %s, %s%s\n", r.Hello.Interval, pace, refusals(r.Hello))
 	if len(r.Peers) == 0 {

@@ -51,7 +51,7 @@ func TestPrintStatus(t *testing.T) {
 	const head = "VIP         HOLDER  SINCE  STATE HERE           LAST MOVE  CAUSE  TOOK\n"
 	const tail = "\nload balancer: serving, API servers up: s-10-0-0-11-6443 s-10-0-0-12-6443\n" +
 		"this agent asks: 127.0.0.1:6443, 10.0.0.12:6443 (refused)\ncandidates, best first: n1, n3, n2 (not live)\n" +
-		"\nhellos: every 50ms, with real-time priority\n" +
+		"\nhellos: every 50ms, with the highest priority\n" +
 		"PEER  HELLOS   SAYS             SINCE\nn2    unknown  -                -\nn3    up       Standby, term 7  10m\n"
 	stories := []struct {
 		name   string
@@ -105,7 +105,7 @@ func TestPrintStatus(t *testing.T) {
 			r.Peers = r.Peers[1:]
 			r.Peers[0] = agent.PeerStatus{Node: "n3", State: "down", Says: "Draining", Term: 6, Heard: 4.4}
 		}, head + "192.0.2.10  n1      90m    Holding, fence 3.2s  60m ago    move   83ms\n" + tail[:strings.Index(tail, "hellos")] +
-			"hellos: every 300ms, without real-time priority, so a dead holder is noticed later; " +
+			"hellos: every 300ms, without a higher priority, so a dead holder is noticed later; " +
 			"refused of n3: key 1, n3: mac 12, strangers: ttl 3\n" +
 			"PEER  HELLOS  SAYS                           SINCE\nn3    down    Draining, term 6, not serving  4s\n"},
 		{"alone", func(r *report) { r.Peers = nil },

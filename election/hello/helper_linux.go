@@ -23,12 +23,14 @@ import (
 // that holds one is not running (Go 1.26, runtime exitsyscall: a thread cannot
 // return from a system call while the monitor looks at it). Under load that cost
 // stalls of a quarter of a second, so false downs. In the helper all threads have
-// the priority.
+// the same priority: the highest ordinary one. With SCHED_FIFO for all, two of them
+// on two cores were seen to spin, each for what the other core's ordinary work had
+// to do first, until the whole machine stood still.
 
 const (
 	// helperPause is the time before a helper that ended is started again, doubled
 	// up to helperRest each time that one lived for less than helperLife: a fault
-	// that comes at once shall not take a core by real-time priority.
+	// that comes at once shall not take a core by its priority.
 	helperPause = 100 * time.Millisecond
 	helperRest  = 10 * time.Second
 	helperLife  = 10 * time.Second
@@ -229,12 +231,12 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), err
 }
 
-// startHigh starts the command with real-time priority, if that is allowed: a
-// process inherits it from the thread that starts it (sched(7)).
+// startHigh starts the command with the highest ordinary priority, if that is
+// allowed: a process inherits it from the thread that starts it (sched(7)).
 func (l *Loop) startHigh(cmd *exec.Cmd) error {
 	started := make(chan error, 1)
 	go func() {
-		// Never unlocked, so that the thread ends here with its priority.
+		// Never unlocked, so that the thread ends here, if it is not the main one.
 		runtime.LockOSThread()
 		if l.enter != nil {
 			if err := l.enter(); err != nil {
@@ -242,13 +244,12 @@ func (l *Loop) startHigh(cmd *exec.Cmd) error {
 				return
 			}
 		}
+		before, err := niceness()
 		// Refused: the helper tries again, and tells why it runs slowly.
-		before, err := unix.SchedGetAttr(0, 0)
-		_ = setFIFO(0)
+		_ = setNice(highest)
 		ended := cmd.Start()
 		if err == nil {
-			// The main thread does not end with its goroutine: it would keep it.
-			_ = unix.SchedSetAttr(0, before, 0)
+			_ = setNice(before)
 		}
 		started <- ended
 	}()

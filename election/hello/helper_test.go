@@ -110,12 +110,12 @@ func TestHelperThreads(t *testing.T) {
 			continue
 		}
 		must(t, err)
-		if attr.Policy != unix.SCHED_FIFO || attr.Priority != 10 {
-			t.Errorf("thread %d: policy %d, priority %d", tid, attr.Policy, attr.Priority)
+		if attr.Policy != unix.SCHED_NORMAL || attr.Nice != highest {
+			t.Errorf("thread %d: policy %d, niceness %d", tid, attr.Policy, attr.Nice)
 		}
 	}
 	// And this process has not.
-	if attr, err := unix.SchedGetAttr(os.Getpid(), 0); err != nil || attr.Policy != unix.SCHED_NORMAL {
+	if attr, err := unix.SchedGetAttr(os.Getpid(), 0); err != nil || attr.Policy != unix.SCHED_NORMAL || attr.Nice != 0 {
 		t.Errorf("the agent itself: %+v, %v", attr, err)
 	}
 }

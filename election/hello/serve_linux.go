@@ -62,10 +62,10 @@ func Serve(now func() lb.Instant) error {
 // inherited finds out whether the agent gave the whole process its priority, and
 // else asks for it for the thread: it runs at least that one, or says why not.
 func inherited() error {
-	if attr, err := unix.SchedGetAttr(0, 0); err == nil && attr.Policy == unix.SCHED_FIFO {
+	if nice, err := niceness(); err == nil && nice == highest {
 		return nil
 	}
-	return realtime()
+	return setNice(highest)
 }
 
 // follow obeys orders until the agent closes.

@@ -203,6 +203,20 @@ func hopsOf(control []byte) int {
 // What the thread may start does not inherit it.
 func realtime() error { return setFIFO(unix.SCHED_FLAG_RESET_ON_FORK) }
 
+// highest is the niceness of what must not wait for ordinary work: its share of a
+// core is some eighty times theirs (sched(7)).
+const highest = -20
+
+// setNice gives the calling thread a niceness; what it starts inherits it.
+func setNice(to int) error { return unix.Setpriority(unix.PRIO_PROCESS, 0, to) }
+
+// niceness is the calling thread's. The system call itself gives 20 less that
+// (getpriority(2)).
+func niceness() (int, error) {
+	got, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	return 20 - got, err
+}
+
 // setFIFO gives the calling thread real-time priority.
 func setFIFO(flags uint64) error {
 	return unix.SchedSetAttr(0, &unix.SchedAttr{

@@ -14,7 +14,8 @@ import (
 
 // Status is what the loop can say of itself.
 type Status struct {
-	// Realtime says that the thread runs under SCHED_FIFO.
+	// Realtime says that ordinary work does not delay it: the highest niceness, or
+	// SCHED_FIFO where the loop runs in the agent itself.
 	Realtime bool
 	// Why is what is wrong and the way out, or "".
 	Why string

@@ -48,7 +48,7 @@ type worker struct {
 	due       lb.Instant // no deadline is earlier
 	look      lb.Instant // when to look at the links again
 	crowded   bool       // datagrams were left in a queue
-	slow      []string   // why there is no real-time priority
+	slow      []string   // why there is no higher priority
 	faults    []string   // targets that cannot be spoken with
 	real      bool
 	stalls    atomic.Uint64
@@ -89,7 +89,7 @@ func newWorker(l *Loop, bell int) *worker {
 		// A thread that others hold up is late itself, and takes others for late.
 		w.self.Interval = min(plainFactor*w.self.Interval, MaxInterval)
 		w.self.Floor = w.self.Interval
-		w.slow = []string{fmt.Sprintf("hellos every %v instead of %v, as real-time scheduling was refused (%v): "+
+		w.slow = []string{fmt.Sprintf("hellos every %v instead of %v, as a higher priority was refused (%v): "+
 			"give the agent the capability SYS_NICE", w.self.Interval, l.opt.Interval, err)}
 	} else {
 		w.real = true
