@@ -251,10 +251,17 @@ func TestPods(t *testing.T) {
 	reach := func(from *lab.Host, what string) {
 		t.Helper()
 		for _, address := range []string{b.IP() + ":8080", "[" + b.IP6() + "]:8080"} {
-			p := from.Probe(address, 20*time.Millisecond)
-			time.Sleep(100 * time.Millisecond)
-			if r := p.Stop(); r.Failed == r.Sent {
-				t.Errorf("%s: %s does not reach %s: %s", what, from.Name(), address, r)
+			// A second try for what neighbours have to learn anew after a power cut.
+			for try := range 5 {
+				p := from.Probe(address, 20*time.Millisecond)
+				time.Sleep(time.Duration(100<<try) * time.Millisecond)
+				r := p.Stop()
+				if r.Failed < r.Sent {
+					break
+				}
+				if try == 4 {
+					t.Errorf("%s: %s does not reach %s: %s", what, from.Name(), address, r)
+				}
 			}
 		}
 	}
