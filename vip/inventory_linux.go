@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -66,13 +67,8 @@ func wantEthernet(l netlink.Link) error {
 		l.Attrs().Name, l.Type())
 }
 
-// inventory lists the links of this node with their state and addresses, as
-// Check and LinkFor judge them.
-func inventory() ([]nodeLink, error) {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list links: %v", err)
-	}
+// notOurs lists this node's addresses that are none of our VIPs.
+func notOurs() ([]ifAddr, error) {
 	k, err := openKernel()
 	if err != nil {
 		return nil, err
@@ -83,11 +79,25 @@ func inventory() ([]nodeLink, error) {
 		return nil, err
 	}
 	known := marks(all)
+	return slices.DeleteFunc(all, func(a ifAddr) bool { return a.ours(known) }), nil
+}
+
+// inventory lists the links of this node with their state and addresses, as
+// Check and LinkFor judge them.
+func inventory() ([]nodeLink, error) {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list links: %v", err)
+	}
+	all, err := notOurs()
+	if err != nil {
+		return nil, err
+	}
 	out := make([]nodeLink, len(links))
 	for i, l := range links {
 		out[i] = nodeLink{name: l.Attrs().Name, loopback: l.Attrs().Flags&net.FlagLoopback != 0}
 		for _, a := range all {
-			if a.index == l.Attrs().Index && !a.ours(known) {
+			if a.index == l.Attrs().Index {
 				out[i].own = append(out[i].own, a.prefix())
 			}
 		}

@@ -38,17 +38,8 @@ func (p *asker) question(ifi *net.Interface, ip netip.Addr, watched []lb.Address
 // sources lists the addresses of this node that it may speak from: no virtual
 // IPs, which are ours or deprecated, and none that is not yet proved unique.
 func sources() ([]ifAddr, error) {
-	k, err := openKernel()
-	if err != nil {
-		return nil, err
-	}
-	defer k.close()
-	all, err := k.dump()
-	if err != nil {
-		return nil, err
-	}
-	known := marks(all)
-	return slices.DeleteFunc(all, func(a ifAddr) bool { return a.ours(known) || a.preferred == 0 || a.unproved }), nil
+	all, err := notOurs()
+	return slices.DeleteFunc(all, func(a ifAddr) bool { return a.preferred == 0 || a.unproved }), err
 }
 
 // source is the link's address to ask for the target from; the zero Addr where

@@ -251,7 +251,7 @@ func TestPods(t *testing.T) {
 	reach := func(from *lab.Host, what string) {
 		t.Helper()
 		for _, address := range []string{b.IP() + ":8080", "[" + b.IP6() + "]:8080"} {
-			// A second try for what neighbours have to learn anew after a power cut.
+			// Neighbours have to learn anew after a power cut: it may take some tries.
 			for try := range 5 {
 				p := from.Probe(address, 20*time.Millisecond)
 				time.Sleep(time.Duration(100<<try) * time.Millisecond)

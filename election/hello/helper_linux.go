@@ -24,8 +24,8 @@ import (
 // return from a system call while the monitor looks at it). Under load that cost
 // stalls of a quarter of a second, so false downs. In the helper all threads have
 // the same priority: the highest ordinary one. With SCHED_FIFO for all, two of them
-// on two cores were seen to spin, each for what the other core's ordinary work had
-// to do first, until the whole machine stood still.
+// were seen to spin on two cores from their start, until the whole machine stood
+// still; why is not known.
 
 const (
 	// helperPause is the time before a helper that ended is started again, doubled
