@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -79,8 +80,13 @@ type Agent struct {
 	leaving  bool          // the machine is done: every further wish may be the last
 	forward  forwarding
 	carried  uint64 // sequence number of the forwarding in the newest address wish
-	arming   sync.Mutex
+	arming   chan struct{} // room for the one forwarding under way
 	armed    atomic.Uint64 // sequence number of the newest forwarding carried out, or under way
+	tried    atomic.Uint64 // and of the newest that failed: no address waits for it again
+	// late has each peer's newest change that found no room in events: of a peer
+	// nothing more may come, and its death must not be lost.
+	lateMu sync.Mutex
+	late   map[string]election.Peer
 	known    atomic.Pointer[[]election.Member]
 	last     lb.Holding // the newest address wish
 	status   atomic.Pointer[Status]
@@ -114,6 +120,7 @@ func New(opt Options) *Agent {
 		ping: newMailbox[string](), fwd: newMailbox[forwarding](), defend: newMailbox[struct{}](),
 		fronts: newMailbox[[]lb.Frontend](), redirs: newMailbox[[]lb.Redirect](),
 		record: newMailbox[election.Record](), peers: map[string]election.Peer{}, forward: forwarding{all: opt.Forwards},
+		arming: make(chan struct{}, 1), late: map[string]election.Peer{},
 	}
 	a.known.Store(&a.members)
 	a.publish()
@@ -121,12 +128,51 @@ func New(opt Options) *Agent {
 }
 
 // Deliver takes an event from an adapter. It does not block: when a thousand
-// wait the loop is stuck and the fence will act.
+// wait the loop is stuck and the fence will act. Only what comes again is
+// dropped then; a peer's newest change is kept.
 func (a *Agent) Deliver(ev election.Event) {
+	peer, kept := ev.(election.Peer)
+	if kept && a.overtakes(peer) {
+		return
+	}
 	select {
 	case a.events <- ev:
 	default:
+		if kept {
+			a.lateMu.Lock()
+			a.late[peer.Node] = peer
+			a.lateMu.Unlock()
+			return
+		}
 		a.metrics.dropped.Inc()
+	}
+}
+
+// overtakes keeps the order of a peer's changes: while an older one is late the
+// newer takes its place.
+func (a *Agent) overtakes(peer election.Peer) bool {
+	a.lateMu.Lock()
+	defer a.lateMu.Unlock()
+	_, waits := a.late[peer.Node]
+	if waits {
+		a.late[peer.Node] = peer
+	}
+	return waits
+}
+
+// stepLate takes what found no room, once the events before it are through.
+func (a *Agent) stepLate() {
+	if len(a.events) > 0 {
+		return
+	}
+	a.lateMu.Lock()
+	late := a.late
+	if len(late) > 0 {
+		a.late = map[string]election.Peer{}
+	}
+	a.lateMu.Unlock()
+	for _, node := range slices.Sorted(maps.Keys(late)) {
+		a.step(late[node])
 	}
 }
 
@@ -204,6 +250,7 @@ func (a *Agent) loop(ctx context.Context) (kept bool) {
 	defer beat.Stop()
 	for {
 		a.opt.Hellos.Beat(a.opt.Now())
+		a.stepLate()
 		timer.Reset(a.untilNext())
 		select {
 		case <-ctx.Done():

@@ -322,6 +322,29 @@ func TestDeath(t *testing.T) {
 	})
 }
 
+// TestPeersChangesAreKept: however many events wait, each peer's newest change is
+// not lost, and none comes before an older one.
+func TestPeersChangesAreKept(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		n := s.add(standby)
+		n.agent.Deliver(election.Peer{Node: "c", State: election.PeerUnknown})
+		for range 2000 {
+			n.agent.Deliver(election.Tick{})
+		}
+		n.agent.Deliver(election.Peer{Node: "b", State: election.PeerUp})
+		n.agent.Deliver(election.Peer{Node: "b", State: election.PeerDown})
+		<-n.agent.events
+		n.agent.Deliver(election.Peer{Node: "b", State: election.PeerUp}) // has room, and waits for its turn
+		n.run()
+		pass(time.Second)
+		n.agent.lateMu.Lock()
+		defer n.agent.lateMu.Unlock()
+		if got := n.agent.peers["b"].State; got != election.PeerUp || len(n.agent.late) > 0 {
+			t.Errorf("b is %v after a flood of events, want what it was last; still late: %v", got, n.agent.late)
+		}
+	})
+}
+
 // TestDeliverNeverBlocks: a stuck loop loses events but stops nobody.
 func TestDeliverNeverBlocks(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {

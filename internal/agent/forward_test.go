@@ -59,6 +59,40 @@ func TestOlderForwardingIsVoid(t *testing.T) {
 	})
 }
 
+// TestForwardIsTriedAgain: one failure of nft does not leave the move without its
+// forwards, no refresh waits for the next try, and an address waits for a slow
+// nft only so long.
+func TestForwardIsTriedAgain(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		n := s.adopted()
+		pass(5 * time.Second)
+		n.took()
+		n.links.refuse(errors.New("nft: busy"))
+		asked := make(chan uint64, 1)
+		n.agent.input(func(a *Agent) bool {
+			a.forward = toA(a.forward.seq + 1)
+			asked <- a.forward.seq
+			a.wish(lb.Holding{Addresses: vips(), ValidLft: validLft})
+			a.wish(lb.Holding{Addresses: vips(), ValidLft: validLft})
+			return false
+		})
+		pass(100 * time.Millisecond)
+		n.agent.setAddresses(t.Context(), addressWish{hold: lb.Holding{Addresses: vips(), ValidLft: validLft}, forward: toA(<-asked)})
+		if calls := n.took("forward"); len(calls) != 1 {
+			t.Errorf("refreshes tried it too: %q", calls)
+		}
+		n.links.refuse(nil)
+		pass(1500 * time.Millisecond)
+		if calls := n.took("forward"); len(calls) != 1 || n.complaint("forward") != "" {
+			t.Errorf("later: %q, complaint %q", calls, n.complaint("forward"))
+		}
+		pass(5 * time.Second)
+		if calls := n.took("forward"); len(calls) != 0 {
+			t.Errorf("done, and yet tried again: %q", calls)
+		}
+	})
+}
+
 // moved is a site in which b has taken over from a in a planned move, and
 // forwards to it.
 func (s *site) moved() (a, b *node) {

@@ -189,7 +189,14 @@ func (l *links) Announce(ctx context.Context, _ []lb.Address) error {
 	return ctx.Err()
 }
 
-// Forward notes changes only, as vip.Forwarder does.
+// refuse makes Forward fail, or not.
+func (l *links) refuse(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.noFwd = err
+}
+
+// Forward notes tries at changes only, as vip.Forwarder makes them.
 func (l *links) Forward(ctx context.Context, all []lb.Forward) error {
 	var text []string
 	for _, f := range all {
@@ -197,7 +204,9 @@ func (l *links) Forward(ctx context.Context, all []lb.Forward) error {
 	}
 	l.mu.Lock()
 	if s := strings.Join(text, ", "); s != l.forward {
-		l.forward = s
+		if l.noFwd == nil {
+			l.forward = s
+		}
 		l.did("forward %s", s)
 	}
 	l.fwdEnd = 0

@@ -26,7 +26,13 @@ func (a *Agent) setAddresses(ctx context.Context, w addressWish) {
 		a.setForward(ctx, w.forward)
 		return
 	}
-	a.setForward(ctx, w.forward)
+	// Forwards first, or this kernel would reset the flows of the old holder; but
+	// the address waits only so long, or its fence would end it.
+	if w.forward.seq > a.tried.Load() {
+		soon, cancel := context.WithTimeout(ctx, forwardLimit)
+		a.setForward(soon, w.forward)
+		cancel()
+	}
 	held, err := a.opt.Addresses.Set(ctx, w.hold)
 	ev := election.AddressIs{Held: err == nil && !held.Late, Begun: held.Begun, Late: held.Late}
 	if err != nil {
@@ -43,18 +49,47 @@ func (a *Agent) setForward(ctx context.Context, f forwarding) {
 	if f.seq <= a.armed.Load() {
 		return // also when it is under way: no refresh waits for nft
 	}
-	a.arming.Lock()
-	defer a.arming.Unlock()
-	if f.seq <= a.armed.Load() {
+	select {
+	case a.arming <- struct{}{}:
+		defer func() { <-a.arming }()
+	case <-ctx.Done():
+		a.tried.Store(f.seq)
+		a.forwardAgain(f.seq)
+		return
+	}
+	before := a.armed.Load()
+	if f.seq <= before {
 		return
 	}
 	a.armed.Store(f.seq)
 	text := ""
 	if err := a.opt.Addresses.Forward(ctx, f.all); err != nil {
-		text = "connections made before the last move have ended with it: " + err.Error()
-		a.opt.Log.Warn("established connections do not outlive this move", "err", err)
+		text = "connections made before the last move may have ended with it: " + err.Error()
+		if a.tried.Swap(f.seq) != f.seq {
+			a.opt.Log.Warn("established connections do not outlive this move yet", "err", err)
+		}
+		a.armed.Store(before)
+		a.forwardAgain(f.seq)
 	}
 	a.opt.Complain("forward", text)
+}
+
+const (
+	// forwardLimit is how long an address waits for its forwards, well within any fence.
+	forwardLimit = 500 * time.Millisecond
+	forwardRetry = time.Second
+)
+
+// forwardAgain tries this forwarding once more soon, if it is still the newest.
+func (a *Agent) forwardAgain(seq uint64) {
+	time.AfterFunc(forwardRetry, func() {
+		a.input(func(a *Agent) bool {
+			if a.forward.seq == seq {
+				a.fwd.post(a.forward)
+			}
+			return false
+		})
+	})
 }
 
 // askNode asks the wire for a member's own addresses.
