@@ -269,9 +269,9 @@ func (n *node) helloComplaints(s hello.Status) []string {
 
 // helloReport is what `mooring status` says of the hellos.
 type helloReport struct {
-	// Realtime says that the kernel gives them precedence.
-	Realtime bool   `json:"realtime"`
-	Interval string `json:"interval"`
+	// Precedence says that the kernel gives them precedence.
+	Precedence bool   `json:"precedence"`
+	Interval   string `json:"interval"`
 	// Stalls counts how often this node could not send or hear for an interval.
 	Stalls uint64 `json:"stalls"`
 	// Refused counts datagrams that were not believed, by peer or "strangers",
@@ -282,7 +282,7 @@ type helloReport struct {
 // reportOf leaves out what the agent's own view of the peers says.
 func reportOf(s hello.Status) helloReport {
 	r := helloReport{
-		Realtime: s.Realtime, Interval: s.Interval.String(), Stalls: s.Stalls,
+		Precedence: s.Precedence, Interval: s.Interval.String(), Stalls: s.Stalls,
 		Refused: map[string]map[string]uint64{},
 	}
 	if len(s.Rejected) > 0 {

@@ -368,16 +368,16 @@ func TestForwarding(t *testing.T) {
 func TestReportOf(t *testing.T) {
 	mac := map[string]uint64{"mac": 3}
 	got, err := json.Marshal(reportOf(hello.Status{
-		Realtime: true, Interval: 50 * time.Millisecond, Stalls: 2, Rejected: map[string]uint64{"ttl": 1},
+		Precedence: true, Interval: 50 * time.Millisecond, Stalls: 2, Rejected: map[string]uint64{"ttl": 1},
 		Peers: []hello.PeerStatus{{Node: "n2", Rejected: mac}, {Node: "n3", Rejected: map[string]uint64{}}},
 	}))
 	must(t, err)
-	want := `{"realtime":true,"interval":"50ms","stalls":2,"refused":{"n2":{"mac":3},"strangers":{"ttl":1}}}`
+	want := `{"precedence":true,"interval":"50ms","stalls":2,"refused":{"n2":{"mac":3},"strangers":{"ttl":1}}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got, err = json.Marshal(reportOf(hello.Status{Interval: 300 * time.Millisecond})); err != nil ||
-		string(got) != `{"realtime":false,"interval":"300ms","stalls":0}` {
+		string(got) != `{"precedence":false,"interval":"300ms","stalls":0}` {
 		t.Errorf("with nothing refused: %s, %v", got, err)
 	}
 }

@@ -242,7 +242,7 @@ func printPeers(out io.Writer, r report, now time.Time) error {
 		return nil // an agent that knows no hellos
 	}
 	pace := "with the highest priority"
-	if !r.Hello.Realtime {
+	if !r.Hello.Precedence {
 		pace = "without a higher priority, so a dead holder is noticed later"
 	}
 	fmt.Fprintf(out, "\nhellos: every %s, %s%s\n", r.Hello.Interval, pace, refusals(r.Hello))

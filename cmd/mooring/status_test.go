@@ -40,7 +40,7 @@ func holding() report {
 				At: noon().Add(-time.Hour), Reason: election.Became, Cause: election.CauseMove, Took: 83456 * time.Microsecond,
 			},
 		},
-		Hello:      helloReport{Realtime: true, Interval: "50ms"},
+		Hello:      helloReport{Precedence: true, Interval: "50ms"},
 		HeldSince:  noon().Add(-90 * time.Minute),
 		APIServers: []kube.ServerState{{Addr: "127.0.0.1:6443"}, {Addr: "10.0.0.12:6443", Suspect: true, Why: "refused"}},
 	}

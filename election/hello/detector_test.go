@@ -17,7 +17,7 @@ const (
 	mine = uint64(100) // this run of ours
 )
 
-// fast is what the tests' own node says; slow is one without SCHED_FIFO.
+// fast is what the tests' own node says; slow is one without precedence.
 var (
 	fast = Self{Incarnation: mine, Interval: 50 * ms, Floor: 10 * ms}
 	slow = Self{Incarnation: mine, Interval: 300 * ms, Floor: 300 * ms}

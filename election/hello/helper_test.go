@@ -71,7 +71,7 @@ func TestHelper(t *testing.T) {
 	eventually(t, "what a says", func() bool { return b.await("n1", up).saysTerm(5) })
 	eventually(t, "what b says", func() bool { return a.await("n2", up).saysTerm(6) })
 	eventually(t, "the status", func() bool { p := a.peer("n2"); return p.State == up && p.Received > 0 })
-	if s := a.Status(); !s.Realtime || s.Why != "" || s.Peers[0].Addr != l.hosts[1].v4() {
+	if s := a.Status(); !s.Precedence || s.Why != "" || s.Peers[0].Addr != l.hosts[1].v4() {
 		t.Errorf("status %+v", s)
 	}
 	if err := a.Say(map[string]election.Say{"no name": {}}); err == nil || !strings.Contains(a.Status().Why, "no name") {
@@ -205,8 +205,8 @@ func TestStatusFar(t *testing.T) {
 	if why := l.Status().Why; why != "not running" {
 		t.Errorf("before: %q", why)
 	}
-	l.helper.status, l.helper.at = Status{Realtime: true}, now
-	if s := l.Status(); !s.Realtime || s.Why != "" {
+	l.helper.status, l.helper.at = Status{Precedence: true}, now
+	if s := l.Status(); !s.Precedence || s.Why != "" {
 		t.Errorf("status %+v", s)
 	}
 	now += statusLimit + 1

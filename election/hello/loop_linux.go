@@ -34,7 +34,7 @@ type Options struct {
 	// Node is this node's name.
 	Node string
 	// Interval is how often hellos are sent, 10 ms to 10 s; 0 is 50 ms. Without
-	// SCHED_FIFO it becomes six times as long.
+	// precedence it becomes six times as long.
 	Interval time.Duration
 	// Multiplier is how many intervals of silence mean Down to the peers, 2 to 10;
 	// 0 is 3.
@@ -95,7 +95,7 @@ type Loop struct {
 	opt Options
 
 	// What the thread shall do, the newest wish only; nil is no new wish. No locks:
-	// an ordinary thread that sleeps with one would hold up the real-time one.
+	// an ordinary thread that sleeps with one would hold up that one.
 	targets atomic.Pointer[[]Target]
 	keys    atomic.Pointer[[]Key]
 	says    atomic.Pointer[[]Group]
@@ -115,8 +115,8 @@ type Loop struct {
 	logged func(note) // writes a note to the log
 
 	// For tests: called on the new thread first (to enter a namespace), and to
-	// make it a real-time one.
-	enter, realtime func() error
+	// give it precedence.
+	enter, precede func() error
 }
 
 // note is a line for the log, written by another goroutine: a blocked logger must
@@ -140,7 +140,7 @@ func New(opt Options) *Loop {
 	if opt.Changed == nil {
 		opt.Changed = func(Change) {}
 	}
-	l := &Loop{opt: opt, bell: -1, notes: make(chan note, noteLimit), realtime: realtime}
+	l := &Loop{opt: opt, bell: -1, notes: make(chan note, noteLimit), precede: precede}
 	l.logged = func(n note) { opt.Log.Warn(n.text, n.args...) }
 	if len(opt.Helper) > 0 {
 		l.helper = newHelper()

@@ -46,7 +46,7 @@ func TestUp(t *testing.T) {
 		if p.State != up || p.Why != "" || p.Since == 0 || p.Heard < p.Since || p.Received == 0 || p.Sent == 0 {
 			t.Errorf("status %+v", p)
 		}
-		if s := b.Status(); s.Why != "" || s.Interval != 20*time.Millisecond || !s.Realtime {
+		if s := b.Status(); s.Why != "" || s.Interval != 20*time.Millisecond || !s.Precedence {
 			t.Errorf("status %+v", s)
 		}
 	}
@@ -285,7 +285,7 @@ func TestPlainPriority(t *testing.T) {
 	a := &agent{t: t}
 	opt.Changed = a.changed
 	a.Loop = New(opt)
-	a.realtime = errRefused
+	a.precede = errRefused
 	enter := l.hosts[0].start(l.hosts[0].options()) // borrowed for its namespace
 	enter.stop()
 	a.enter = enter.enter
@@ -295,7 +295,7 @@ func TestPlainPriority(t *testing.T) {
 	b := l.hosts[1].start(l.hosts[1].options(), l.hosts[0].target())
 	a.await("n2", up)
 	b.await("n1", up)
-	if s := a.Status(); s.Realtime || s.Interval != 300*time.Millisecond || !strings.Contains(s.Why, "SYS_NICE") {
+	if s := a.Status(); s.Precedence || s.Interval != 300*time.Millisecond || !strings.Contains(s.Why, "SYS_NICE") {
 		t.Errorf("status %+v", s)
 	}
 	// The quick one keeps to what the slow one can take.

@@ -47,7 +47,6 @@ func Serve(now func() lb.Instant) error {
 	}
 	l := New(Options{Node: first.Start.Node, Interval: first.Start.Interval, Multiplier: first.Start.Multiplier,
 		Port: first.Start.Port, Now: now, Changed: func(c Change) { tell(tidings{Change: &c}) }})
-	l.realtime = inherited
 	l.logged = func(n note) { tell(n.tidings()) }
 	var all sync.WaitGroup
 	var ran error
@@ -57,15 +56,6 @@ func Serve(now func() lb.Instant) error {
 	go func() { follow(in, l, first); cancel() }()
 	all.Wait()
 	return ran
-}
-
-// inherited finds out whether the agent gave the whole process its priority, and
-// else asks for it for the thread: it runs at least that one, or says why not.
-func inherited() error {
-	if nice, err := niceness(); err == nil && nice == highest {
-		return nil
-	}
-	return setNice(highest)
 }
 
 // follow obeys orders until the agent closes.

@@ -198,14 +198,19 @@ func hopsOf(control []byte) int {
 	return 0
 }
 
-// realtime puts the calling thread above all ordinary ones (sched(7)): the
-// threads of a busy node would otherwise make it late and its peers nervous.
-// What the thread may start does not inherit it.
-func realtime() error { return setFIFO(unix.SCHED_FLAG_RESET_ON_FORK) }
-
 // highest is the niceness of what must not wait for ordinary work: its share of a
 // core is some eighty times theirs (sched(7)).
 const highest = -20
+
+// precede gives the calling thread the highest niceness, unless it has inherited it:
+// the threads of a busy node would otherwise make it late and its peers nervous.
+// Not SCHED_FIFO: what goes wrong in a thread with that can stop a node.
+func precede() error {
+	if nice, err := niceness(); err == nil && nice == highest {
+		return nil
+	}
+	return setNice(highest)
+}
 
 // setNice gives the calling thread a niceness; what it starts inherits it.
 func setNice(to int) error { return unix.Setpriority(unix.PRIO_PROCESS, 0, to) }
@@ -215,11 +220,4 @@ func setNice(to int) error { return unix.Setpriority(unix.PRIO_PROCESS, 0, to) }
 func niceness() (int, error) {
 	got, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	return 20 - got, err
-}
-
-// setFIFO gives the calling thread real-time priority.
-func setFIFO(flags uint64) error {
-	return unix.SchedSetAttr(0, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 10, Flags: flags,
-	}, 0)
 }

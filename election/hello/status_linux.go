@@ -14,9 +14,9 @@ import (
 
 // Status is what the loop can say of itself.
 type Status struct {
-	// Realtime says that ordinary work does not delay it: the highest niceness, or
-	// SCHED_FIFO where the loop runs in the agent itself.
-	Realtime bool
+	// Precedence says that ordinary work does not delay it: it has the
+	// highest niceness.
+	Precedence bool
 	// Why is what is wrong and the way out, or "".
 	Why string
 	// Interval is how often hellos are sent; a peer may ask for fewer.
@@ -46,12 +46,12 @@ type PeerStatus struct {
 
 // view is what the thread publishes of itself.
 type view struct {
-	realtime bool
-	why      []string // slow, and targets that cannot be spoken with
-	interval time.Duration
-	port     uint16
-	keys     int
-	stalls   *atomic.Uint64
+	precedence bool
+	why        []string // slow, and targets that cannot be spoken with
+	interval   time.Duration
+	port       uint16
+	keys       int
+	stalls     *atomic.Uint64
 	// strangers are datagrams from addresses of no peer.
 	strangers *counts
 	peers     []*tally
@@ -95,7 +95,7 @@ func (l *Loop) Status() Status {
 	if v == nil {
 		return Status{Why: "not running"}
 	}
-	s := Status{Realtime: v.realtime, Interval: v.interval, Stalls: v.stalls.Load(), Rejected: v.strangers.slugged()}
+	s := Status{Precedence: v.precedence, Interval: v.interval, Stalls: v.stalls.Load(), Rejected: v.strangers.slugged()}
 	why := append([]string(nil), v.why...)
 	if v.keys == 0 {
 		why = append(why, "silent and deaf, as there is no hello key: "+howKey+" and give it to all nodes")

@@ -125,9 +125,9 @@ func playAgent() error {
 	l := New(opt)
 	switch mode {
 	case "plain":
-		l.realtime = func() error { return nil }
+		l.precede = func() error { return nil }
 	case "fallback":
-		l.realtime = errRefused
+		l.precede = errRefused
 	}
 	l.enter = func() error { return unix.Setns(3, unix.CLONE_NEWNET) }
 	key, err := NewKey(secretA)
@@ -142,7 +142,7 @@ func playAgent() error {
 	go func() {
 		untilClosed()
 		s := l.Status()
-		summary = fmt.Sprintln(downs.Load(), lates.Load(), s.Stalls, s.Peers[0].Received, s.Peers[0].State, s.Realtime)
+		summary = fmt.Sprintln(downs.Load(), lates.Load(), s.Stalls, s.Peers[0].Received, s.Peers[0].State, s.Precedence)
 		cancel()
 	}()
 	go func() {
@@ -187,7 +187,7 @@ func TestStress(t *testing.T) {
 		if _, err := fmt.Sscan(a.end(), &downs, &lates, &stalls, &received, &state, &real); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("agent %d, %s, %v: %d false downs, %d lates, %d own stalls, %d hellos heard, at the end %s, SCHED_FIFO %v",
+		t.Logf("agent %d, %s, %v: %d false downs, %d lates, %d own stalls, %d hellos heard, at the end %s, precedence %v",
 			i+1, *stressMode, *stress, downs, lates, stalls, received, state, real)
 		if received == 0 {
 			t.Error("nothing was heard")
@@ -220,7 +220,7 @@ func playPeers() error {
 	}
 	ended := make(chan struct{})
 	go func() { untilClosed(); close(ended) }()
-	_ = realtime() // or it would be late, and the loop under test idle
+	_ = precede() // or it would be late, and the loop under test idle
 	in, to := newInbox(), &unix.SockaddrInet4{Addr: (&host{n: 1}).v4().As4(), Port: port}
 	m := Message{Incarnation: 1, Interval: 50 * time.Millisecond, Floor: MinInterval, Multiplier: 3, Groups: sample().Groups}
 	begin := boottime()

@@ -26,7 +26,7 @@ const (
 	lookAgain = 100 * time.Millisecond
 	// few peers' hellos are read as they come. With more of them, or after a flood,
 	// the sockets are read once per breather: to wake for each costs more than to
-	// read it, and a flood shall not keep a core at real-time priority.
+	// read it, and a flood shall not keep a core busy.
 	few      = 16
 	breather = time.Millisecond
 	// noteEvery is the least time between two log lines of a peer and reason.
@@ -50,7 +50,7 @@ type worker struct {
 	crowded   bool       // datagrams were left in a queue
 	slow      []string   // why there is no higher priority
 	faults    []string   // targets that cannot be spoken with
-	real      bool
+	ahead     bool
 	stalls    atomic.Uint64
 	strangers counts
 	said      [reasons]lb.Instant // of strangers
@@ -85,14 +85,14 @@ func newWorker(l *Loop, bell int) *worker {
 	w := &worker{Loop: l, in: newInbox(), out: make([]byte, 0, MaxSize), channels: map[place]*channel{},
 		self: Self{Incarnation: binary.NativeEndian.Uint64(random[:]) | 1, Interval: l.opt.Interval, Floor: MinInterval}}
 	w.fds = []unix.PollFd{{Fd: int32(bell), Events: unix.POLLIN}}
-	if err := l.realtime(); err != nil {
+	if err := l.precede(); err != nil {
 		// A thread that others hold up is late itself, and takes others for late.
 		w.self.Interval = min(plainFactor*w.self.Interval, MaxInterval)
 		w.self.Floor = w.self.Interval
 		w.slow = []string{fmt.Sprintf("hellos every %v instead of %v, as a higher priority was refused (%v): "+
 			"give the agent the capability SYS_NICE", w.self.Interval, l.opt.Interval, err)}
 	} else {
-		w.real = true
+		w.ahead = true
 	}
 	w.publish()
 	return w
@@ -330,7 +330,7 @@ func orNever(at lb.Instant) lb.Instant {
 
 // publish renews what Status reads.
 func (w *worker) publish() {
-	v := &view{realtime: w.real, why: append(slices.Clone(w.slow), w.faults...), interval: w.self.Interval,
+	v := &view{precedence: w.ahead, why: append(slices.Clone(w.slow), w.faults...), interval: w.self.Interval,
 		port: w.opt.Port, keys: len(w.keys), stalls: &w.stalls, strangers: &w.strangers}
 	for _, p := range w.peers {
 		v.peers = append(v.peers, p.tally)

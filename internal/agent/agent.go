@@ -79,14 +79,14 @@ type Agent struct {
 	wished   atomic.Uint64 // sequence number of the newest address wish
 	leaving  bool          // the machine is done: every further wish may be the last
 	forward  forwarding
-	carried  uint64 // sequence number of the forwarding in the newest address wish
+	carried  uint64        // sequence number of the forwarding in the newest address wish
 	arming   chan struct{} // room for the one forwarding under way
 	armed    atomic.Uint64 // sequence number of the newest forwarding carried out, or under way
 	tried    atomic.Uint64 // and of the newest that failed: no address waits for it again
 	// late has each peer's newest change that found no room in events: of a peer
 	// nothing more may come, and its death must not be lost.
-	lateMu sync.Mutex
-	late   map[string]election.Peer
+	lateMu   sync.Mutex
+	late     map[string]election.Peer
 	known    atomic.Pointer[[]election.Member]
 	last     lb.Holding // the newest address wish
 	status   atomic.Pointer[Status]
