@@ -11,6 +11,9 @@ type Backend struct {
 	// Name is unique within its frontend: [a-z0-9.-], at most 63 bytes.
 	Name string
 	Addr netip.AddrPort
+	// Drain: it keeps its connections and clients that belong to it, and gets no
+	// others.
+	Drain bool
 }
 
 // Frontend is one load-balanced TCP service as HAProxy shall serve it.
@@ -22,8 +25,10 @@ type Frontend struct {
 	Binds []netip.AddrPort
 	// Backends in any order; the renderer sorts them.
 	Backends []Backend
-	// Check is how HAProxy asks a backend whether it serves.
+	// Check is how HAProxy asks an API server whether it serves.
 	Check Check
+	// Front makes it a Service's frontend, without Check; nil is the API servers'.
+	Front *Front
 }
 
 // BackendAt names a backend after its address: "s-10-0-0-11-6443", safe in a
