@@ -12,7 +12,7 @@ func (m *Machine) forwardTo(node string) {
 	if node == m.forwards {
 		return
 	}
-	m.forwards = node
+	m.forwards, m.unheard = node, 0
 	m.do(Forward{Node: node})
 	m.due.clear(onForward, onUnloop, onPing)
 	if node != "" {
@@ -34,7 +34,7 @@ func (m *Machine) skip(holder string) {
 		m.forwardTo("")
 		return
 	}
-	m.forwards = next
+	m.forwards, m.unheard = next, 0
 	m.do(Forward{Node: next})
 }
 
@@ -104,6 +104,7 @@ func (m *Machine) followHop(node string) {
 	case p.up() && p.say.Phase == Holding && m.phase == Standby:
 		m.unloopSoon()
 	default:
+		m.unheard = 0
 		m.due.clear(onPing)
 	}
 }
@@ -113,8 +114,20 @@ func (m *Machine) onPinged(ev Pinged) {
 	switch {
 	case ev.Node != m.forwards || m.peers[ev.Node].up():
 	case ev.Alive:
+		m.unheard = 0
 		m.due.set(onPing, m.now+time.Second)
+	case m.unheard < deaf:
+		// One that is not heard proves little on a busy node, and its flows are lost
+		// for good.
+		m.unheard++
+		m.due.set(onPing, m.now+pingAgain)
 	default:
 		m.skip("")
 	}
 }
+
+const (
+	// deaf is how many questions in a row go unanswered by a node that may live.
+	deaf      = 2
+	pingAgain = 200 * time.Millisecond
+)

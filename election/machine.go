@@ -126,6 +126,7 @@ type Machine struct {
 	provisional bool   // Holding: without an API server's word
 
 	forwards string     // node to which flows that are not known are sent
+	unheard  int        // questions in a row that it did not answer
 	ill      lb.Instant // since when the own load balancer does not serve
 }
 

@@ -110,7 +110,7 @@ func (s *site) moved() (a, b *node) {
 }
 
 // TestForwardAlone: a forwarding that ends between two refreshes is ended at
-// once, also while the address sink hangs: the old holder is dead, its flows
+// once three questions to it went unanswered, also while the address sink hangs: the old holder is dead, its flows
 // shall end with a reset and not in silence.
 func TestForwardAlone(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {
@@ -121,6 +121,10 @@ func TestForwardAlone(t *testing.T) {
 		b.took()
 		a.powerOff()
 		pass(downAfter + 100*time.Millisecond)
+		if calls := b.took("forward", "let go"); len(calls) > 0 {
+			t.Errorf("after one question that went unanswered: %q, want nothing yet", calls)
+		}
+		pass(500 * time.Millisecond)
 		if calls := b.took("forward", "let go"); !slices.Equal(calls, []string{"forward "}) {
 			t.Errorf("after the old holder's death: %q, want the end of the forwarding", calls)
 		}
