@@ -160,6 +160,13 @@ func (a *objectAPI) put(o object) {
 	tell()
 }
 
+// keepSecret writes an object of which no watch is told.
+func (a *objectAPI) keepSecret(o object) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.store(watch.Modified, o)
+}
+
 // remove deletes an object and tells the watches.
 func (a *objectAPI) remove(name string) {
 	a.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	discovery "k8s.io/api/discovery/v1"
@@ -35,10 +36,19 @@ type WatcherOptions struct {
 	Log   *slog.Logger
 }
 
+// relistEvery is how often the list is read besides being watched: an API server
+// that was hung may go on with a watch and tell nothing on it for minutes.
+const relistEvery = 30 * time.Second
+
 // Watcher follows the cluster's own list of its API servers.
 type Watcher struct {
 	o      WatcherOptions
 	client discoveryclient.EndpointSliceInterface
+
+	// Only Run's goroutine uses what follows: what the watch tells is older than
+	// behind, if that is not 0, and when to read the list again.
+	behind uint64
+	relist time.Time
 }
 
 // NewWatcher prepares; it connects to nothing.
@@ -66,21 +76,68 @@ func (w *Watcher) Run(ctx context.Context) error {
 		},
 	}
 	var last []lb.Backend
-	return f.run(ctx, func(_ context.Context, objects []any) time.Duration {
-		last = w.pass(objects, last)
-		return 0
+	return f.run(ctx, func(ctx context.Context, objects []any) time.Duration {
+		all := slicesOf(objects)
+		if now := time.Now(); !now.Before(w.relist) {
+			if !w.relist.IsZero() {
+				all = w.read(ctx, all)
+			}
+			w.relist = now.Add(relistEvery)
+		}
+		if version(all) >= w.behind {
+			last = w.pass(all, last)
+		}
+		return time.Until(w.relist)
 	})
 }
 
-// pass hands the list on if it says something new, and returns what is in
-// force.
-func (w *Watcher) pass(objects []any, last []lb.Backend) []lb.Backend {
+// slicesOf leaves out what the store should not have.
+func slicesOf(objects []any) []*discovery.EndpointSlice {
 	all := make([]*discovery.EndpointSlice, 0, len(objects))
 	for _, o := range objects {
 		if s, ok := o.(*discovery.EndpointSlice); ok {
 			all = append(all, s)
 		}
 	}
+	return all
+}
+
+// read asks for the list as it is now (a quorum read); without an answer the watched
+// one stands.
+func (w *Watcher) read(ctx context.Context, watched []*discovery.EndpointSlice) []*discovery.EndpointSlice {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	list, err := w.client.List(ctx, metav1.ListOptions{LabelSelector: apiService})
+	if err != nil {
+		return watched
+	}
+	fresh := make([]*discovery.EndpointSlice, len(list.Items))
+	for i := range list.Items {
+		fresh[i] = &list.Items[i]
+	}
+	w.behind = 0
+	if now := version(fresh); now > version(watched) {
+		w.behind = now
+		w.o.Log.Warn("the watch of the API servers has told nothing of a change; using what was read")
+	}
+	return fresh
+}
+
+// version is the newest of the slices' resourceVersions, which compare as numbers
+// (KEP-5504).
+func version(all []*discovery.EndpointSlice) uint64 {
+	newest := uint64(0)
+	for _, s := range all {
+		if v, err := strconv.ParseUint(s.ResourceVersion, 10, 64); err == nil {
+			newest = max(newest, v)
+		}
+	}
+	return newest
+}
+
+// pass hands the list on if it says something new, and returns what is in
+// force.
+func (w *Watcher) pass(all []*discovery.EndpointSlice, last []lb.Backend) []lb.Backend {
 	backends, ignored := Translate(all, w.o.Never)
 	if len(backends) == 0 || slices.Equal(backends, last) {
 		if len(backends) == 0 {

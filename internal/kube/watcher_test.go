@@ -99,6 +99,56 @@ func TestWatcher(t *testing.T) {
 	})
 }
 
+// TestWatcherOutlivesADeafWatch: a watch on which nothing is told any more, after an
+// API server hung, does not hide a change for longer than the next read, and what it
+// tells late changes nothing back.
+func TestWatcherOutlivesADeafWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := slicesAPI()
+		got := make(chan string, 10)
+		w, err := NewWatcher(&rest.Config{Host: "https://a", Transport: api, QPS: -1}, WatcherOptions{
+			Log: quiet(t), Backends: func(list []lb.Backend) { got <- list[len(list)-1].Addr.String() },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		put(api, "v4", "10.0.0.1")
+		go func() { _ = w.Run(ctx) }()
+		expect := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			select {
+			case have := <-got:
+				if have != want {
+					t.Errorf("got %s, want %s", have, want)
+				}
+			default:
+				if want != "" {
+					t.Errorf("got nothing, want %s", want)
+				}
+			}
+		}
+		time.Sleep(time.Second)
+		expect("10.0.0.1:6443")
+		secret := endpointSlice("https", 6443, "10.0.0.1", "10.0.0.2")
+		secret.Name, secret.Namespace = "v4", "default"
+		api.keepSecret(secret)
+		time.Sleep(relistEvery + time.Second)
+		expect("10.0.0.2:6443")
+		time.Sleep(10 * relistEvery)
+		expect("") // the watched list is older
+		put(api, "v4", "10.0.0.1", "10.0.0.3")
+		time.Sleep(time.Second)
+		expect("10.0.0.3:6443")
+		api.remove("v4")
+		put(api, "other", "10.0.0.4")
+		time.Sleep(2 * relistEvery)
+		expect("10.0.0.4:6443")
+	})
+}
+
 // TestWatcherGoesOnElsewhere puts the real reflector on real connections: the
 // server of its watch hangs, and it follows the other one.
 func TestWatcherGoesOnElsewhere(t *testing.T) {
