@@ -69,4 +69,10 @@ type ProxyState struct {
 	Up []string
 	// Why says why Serving is false, for people.
 	Why string
+	// Skipped are Services' frontends that cannot be served, by name, each with the
+	// reason for people; the others are.
+	Skipped map[string]string `json:",omitempty"`
+	// Pending are Services' frontends, sorted, that are new or changed and wait for
+	// a reload, which comes by itself; until then what was before goes on.
+	Pending []string `json:",omitempty"`
 }

@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"encoding/json"
 	"net/netip"
 	"regexp"
 	"testing"
@@ -70,6 +71,19 @@ func TestAddressString(t *testing.T) {
 	} {
 		if got := a.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// TestProxyStateJSON: the API servers' state has no words of Services.
+func TestProxyStateJSON(t *testing.T) {
+	for want, st := range map[string]ProxyState{
+		`{"Serving":true,"Up":["a"],"Why":""}`: {Serving: true, Up: []string{"a"}},
+		`{"Serving":true,"Up":null,"Why":"","Skipped":{"a":"x"},"Pending":["b"]}`: {
+			Serving: true, Skipped: map[string]string{"a": "x"}, Pending: []string{"b"}},
+	} {
+		if got, err := json.Marshal(st); err != nil || string(got) != want {
+			t.Errorf("%s, want %s, %v", got, want, err)
 		}
 	}
 }
