@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
+
+	"mooring.dev/mooring/api/v1alpha1"
 )
 
 // objects parses a manifest strictly: an unknown or doubled field fails.
@@ -31,6 +34,10 @@ func objects(t *testing.T, name string) []any {
 		rbacv1.SchemeGroupVersion.WithKind("ClusterRole"): func() any { return new(rbacv1.ClusterRole) },
 		rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBinding"): func() any {
 			return new(rbacv1.ClusterRoleBinding)
+		},
+		// Generated; TestCRD looks into it.
+		{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}: func() any {
+			return new(map[string]any)
 		},
 	}
 	var out []any
@@ -53,7 +60,9 @@ func objects(t *testing.T, name string) []any {
 }
 
 func TestEveryYAMLParses(t *testing.T) {
-	want := []string{"mooring.service", "namespace.yaml", "rbac.yaml", "static-pod.yaml"}
+	want := []string{
+		"addresspools.yaml", "mooring.service", "namespace.yaml", "rbac-services.yaml", "rbac.yaml", "static-pod.yaml",
+	}
 	if diff := cmp.Diff(want, Names()); diff != "" {
 		t.Error(diff)
 	}
@@ -78,12 +87,43 @@ func TestGet(t *testing.T) {
 	}
 }
 
-// TestRights spells out everything an agent may do. Whoever widens it changes
-// this table knowingly.
+// TestRights spells out everything an agent may do, file by file. Whoever widens
+// it changes this table knowingly.
 func TestRights(t *testing.T) {
+	read := []string{"get", "list", "watch"}
+	for file, want := range map[string]map[string][]string{
+		"rbac.yaml": {
+			"mooring-system: leases.coordination.k8s.io": {"get", "list", "watch", "create", "update"},
+			"mooring-system: secrets.":                   {"create"},
+			"mooring-system: secrets./mooring-hello":     read,
+			"everywhere: nodes.":                         read,
+			"default: endpointslices.discovery.k8s.io":   read,
+			"default: events.":                           {"create", "patch"},
+			"default: events.events.k8s.io":              {"create", "patch"},
+		},
+		// No Secrets, no right to change a Service or a pool, to delete anything.
+		"rbac-services.yaml": {
+			"everywhere: services.":                       read,
+			"everywhere: services/status.":                {"patch"},
+			"everywhere: namespaces.":                     read,
+			"everywhere: endpointslices.discovery.k8s.io": read,
+			"everywhere: addresspools.mooring.dev":        read,
+			"everywhere: addresspools/status.mooring.dev": {"patch"},
+			"everywhere: events.events.k8s.io":            {"create", "patch"},
+		},
+	} {
+		if diff := cmp.Diff(want, granted(t, file)); diff != "" {
+			t.Errorf("%s: %s", file, diff)
+		}
+	}
+}
+
+// granted is what a file allows, all of it bound to the agents.
+func granted(t *testing.T, file string) map[string][]string {
+	t.Helper()
 	got := make(map[string][]string)
 	roles := make(map[string]bool)
-	for _, o := range objects(t, "rbac.yaml") {
+	for _, o := range objects(t, file) {
 		switch o := o.(type) {
 		case *rbacv1.Role:
 			roles["Role "+o.Namespace+"/"+o.Name] = true
@@ -102,17 +142,79 @@ func TestRights(t *testing.T) {
 			t.Errorf("%s is bound to nobody", role)
 		}
 	}
-	want := map[string][]string{
-		"mooring-system: leases.coordination.k8s.io": {"get", "list", "watch", "create", "update"},
-		"mooring-system: secrets.":                   {"create"},
-		"mooring-system: secrets./mooring-hello":     {"get", "list", "watch"},
-		"everywhere: nodes.":                         {"get", "list", "watch"},
-		"default: endpointslices.discovery.k8s.io":   {"get", "list", "watch"},
-		"default: events.":                           {"create", "patch"},
-		"default: events.events.k8s.io":              {"create", "patch"},
-	}
+	return got
+}
+
+// TestCRD: what users rely on, and that the CRD is as new as the types.
+func TestCRD(t *testing.T) {
+	crd := *objects(t, "addresspools.yaml")[0].(*map[string]any)
+	spec := crd["spec"].(map[string]any)
+	names := spec["names"].(map[string]any)
+	version := spec["versions"].([]any)[0].(map[string]any)
+	got := []any{spec["group"], spec["scope"], names["kind"], names["plural"], names["shortNames"], version["name"], version["served"],
+		version["storage"], version["subresources"]}
+	want := []any{v1alpha1.GroupVersion.Group, "Cluster", "AddressPool", "addresspools", []any{"pool"}, v1alpha1.GroupVersion.Version, true,
+		true, map[string]any{"status": map[string]any{}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	columns := ""
+	for _, c := range version["additionalPrinterColumns"].([]any) {
+		columns += c.(map[string]any)["name"].(string) + " "
+	}
+	if columns != "Addresses Used Free Auto Ready Age " {
+		t.Errorf("kubectl get prints %s", columns)
+	}
+	root := version["schema"].(map[string]any)["openAPIV3Schema"].(map[string]any)
+	for path, want := range map[string]any{
+		"spec.autoAssign.default": true, "spec.announce.l2.shards.default": float64(v1alpha1.DefaultShards),
+		"spec.announce.l2.shards.minimum": 1., "spec.announce.l2.shards.maximum": 64.,
+	} {
+		at, key := path[:strings.LastIndex(path, ".")], path[strings.LastIndex(path, ".")+1:]
+		if got := property(root, strings.Split(at, "."))[key]; got != want {
+			t.Errorf("%s is %v, want %v", path, got, want)
+		}
+	}
+	rules := property(root, []string{"spec", "addresses"})["items"].(map[string]any)["x-kubernetes-validations"].([]any)
+	if len(rules) != 4 {
+		t.Errorf("%d rules for an address", len(rules))
+	}
+	compare(t, "spec", reflect.TypeFor[v1alpha1.AddressPoolSpec](), property(root, []string{"spec"}))
+	compare(t, "status", reflect.TypeFor[v1alpha1.AddressPoolStatus](), property(root, []string{"status"}))
+}
+
+// property is the schema of a field.
+func property(schema map[string]any, path []string) map[string]any {
+	for _, p := range path {
+		schema, _ = schema["properties"].(map[string]any)[p].(map[string]any)
+	}
+	return schema
+}
+
+// compare finds fields that a type of ours has and its schema has not, or the
+// other way round: the CRD was not generated anew.
+func compare(t *testing.T, path string, of reflect.Type, schema map[string]any) {
+	t.Helper()
+	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+		if of.Kind() == reflect.Slice {
+			schema, _ = schema["items"].(map[string]any)
+		}
+		of = of.Elem()
+	}
+	if of.PkgPath() != reflect.TypeFor[v1alpha1.AddressPool]().PkgPath() || of.Kind() != reflect.Struct {
+		return
+	}
+	have, _ := schema["properties"].(map[string]any)
+	if len(have) != of.NumField() {
+		t.Errorf("%s has %d fields in the CRD and %d in the code; run go generate ./api/...", path, len(have), of.NumField())
+	}
+	for f := range of.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if have[name] == nil {
+			t.Errorf("%s.%s is not in the CRD; run go generate ./api/...", path, name)
+			continue
+		}
+		compare(t, path+"."+name, f.Type, have[name].(map[string]any))
 	}
 }
 

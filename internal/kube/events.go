@@ -19,15 +19,20 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	eventsclient "k8s.io/client-go/kubernetes/typed/events/v1"
 	"k8s.io/client-go/rest"
+
+	"mooring.dev/mooring/api/v1alpha1"
+	"mooring.dev/mooring/internal/lb"
 )
 
 const (
 	// controllerName is the Event's reportingController.
 	controllerName = "mooring.dev/agent"
-	// maxNotes is how many different notes wait while the API is away.
+	// maxNotes is how many different notes wait while the API is away, unless
+	// ReporterOptions.Room says otherwise.
 	maxNotes = 64
-	// maxSeries bounds what is remembered in order to count repetitions.
-	maxSeries = 256
+	// maxSeries bounds what is remembered in order to count repetitions: four times
+	// as many as may wait.
+	maxSeries = 4 * maxNotes
 	// maxNote is the API's limit for the note in bytes, maxReason for the
 	// reason and the instance (events.k8s.io/v1 Event).
 	maxNote   = 1024
@@ -52,9 +57,29 @@ const (
 	Warning = NoteType(corev1.EventTypeWarning)
 )
 
-// Note is something to tell as an Event about this node.
+// About is the object that an Event is about.
+type About struct {
+	APIVersion, Kind string
+	// Namespace is empty for cluster-scoped objects.
+	Namespace, Name, UID string
+}
+
+// AboutService is a Service, by its name and UID.
+func AboutService(key lb.ServiceKey, uid string) About {
+	namespace, name, _ := strings.Cut(string(key), "/")
+	return About{APIVersion: "v1", Kind: "Service", Namespace: namespace, Name: name, UID: uid}
+}
+
+// AboutPool is an AddressPool, by its name and UID.
+func AboutPool(name, uid string) About {
+	return About{APIVersion: v1alpha1.GroupVersion.String(), Kind: "AddressPool", Name: name, UID: uid}
+}
+
+// Note is something to tell as an Event.
 type Note struct {
-	Type NoteType
+	// About is what it is about; the zero value is this node.
+	About About
+	Type  NoteType
 	// Reason is one CamelCase word that machines look for, at most 128 bytes.
 	Reason string
 	// Message is for people, cut at 1024 bytes.
@@ -63,8 +88,11 @@ type Note struct {
 
 // ReporterOptions is what NewReporter needs.
 type ReporterOptions struct {
-	// Node is the name of this node, which the Events are about.
+	// Node is the name of this node, which Events are about unless a Note says
+	// otherwise.
 	Node string
+	// Room is how many different notes wait while the API is away; 0 is 64.
+	Room int
 	// Now is the time of day.
 	Now func() time.Time
 	Log *slog.Logger
@@ -73,7 +101,7 @@ type ReporterOptions struct {
 // Reporter writes Events. Repeated notes become one Event with a count.
 type Reporter struct {
 	o      ReporterOptions
-	client eventsclient.EventInterface
+	client eventsclient.EventsGetter
 	wake   chan struct{}
 
 	mu sync.Mutex
@@ -100,9 +128,11 @@ func NewReporter(config *rest.Config, o ReporterOptions) (*Reporter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for Events: %w", err)
 	}
-	// Events about a cluster-scoped object live in the namespace default.
+	if o.Room == 0 {
+		o.Room = maxNotes
+	}
 	return &Reporter{
-		o: o, client: c.Events(metav1.NamespaceDefault),
+		o: o, client: c,
 		wake: make(chan struct{}, 1), series: make(map[Note]*series),
 	}, nil
 }
@@ -129,7 +159,7 @@ func (r *Reporter) Report(n Note) {
 	}
 	s.queued = true
 	r.waiting = append(r.waiting, s)
-	if len(r.waiting) > maxNotes {
+	if len(r.waiting) > r.o.Room {
 		r.forget(r.waiting[0])
 		r.waiting = r.waiting[1:]
 	}
@@ -142,7 +172,7 @@ func (r *Reporter) Report(n Note) {
 // shrink makes room: it forgets what is written, so that a flood of different
 // notes costs no more than repetitions not being counted. r.mu is held.
 func (r *Reporter) shrink() {
-	if len(r.series) < maxSeries {
+	if len(r.series) < maxSeries/maxNotes*r.o.Room {
 		return
 	}
 	for _, s := range r.series {
@@ -271,34 +301,49 @@ func (r *Reporter) wrote(s *series, count int32) {
 func (r *Reporter) write(ctx context.Context, s series) error {
 	ctx, cancel := context.WithTimeout(ctx, writeWait)
 	defer cancel()
+	client := r.client.Events(s.note.About.home())
 	if s.told > 0 {
 		patch := fmt.Sprintf(`{"series":{"count":%d,"lastObservedTime":%q}}`,
 			s.count, s.last.UTC().Format(metav1.RFC3339Micro))
-		_, err := r.client.Patch(ctx, s.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		_, err := client.Patch(ctx, s.name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		if !apierrors.IsNotFound(err) {
 			return err
 		}
 		// The API server forgets Events (--event-ttl, 1 h): tell it anew.
 	}
-	_, err := r.client.Create(ctx, r.event(s), metav1.CreateOptions{})
+	_, err := client.Create(ctx, r.event(s), metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil // an earlier answer got lost
 	}
 	return err
 }
 
+// home is the namespace of an Event: its object's, and default for a
+// cluster-scoped one (events.k8s.io/v1 validation).
+func (a About) home() string {
+	if a.Namespace == "" {
+		return metav1.NamespaceDefault
+	}
+	return a.Namespace
+}
+
 // event is the Event of a series. kubectl describe node looks for Events whose
 // regarding.uid is the name of the Node.
 func (r *Reporter) event(s series) *eventsv1.Event {
+	about := s.note.About
+	if about == (About{}) {
+		about = About{APIVersion: "v1", Kind: "Node", Name: r.o.Node, UID: r.o.Node}
+	}
 	e := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Name: s.name, Namespace: metav1.NamespaceDefault},
+		ObjectMeta:          metav1.ObjectMeta{Name: s.name, Namespace: about.home()},
 		EventTime:           metav1.NewMicroTime(s.first),
 		ReportingController: controllerName,
 		ReportingInstance:   clip(r.o.Node, maxReason),
 		Action:              s.note.Reason,
 		Reason:              s.note.Reason,
 		Regarding: corev1.ObjectReference{
-			APIVersion: "v1", Kind: "Node", Name: r.o.Node, UID: types.UID(r.o.Node),
+			APIVersion: about.APIVersion, Kind: about.Kind, Namespace: about.Namespace, Name: about.Name,
+			UID: types.UID(about.UID),
 		},
 		Note: s.note.Message,
 		Type: string(s.note.Type),
@@ -326,6 +371,11 @@ func permanent(err error) bool {
 func eventName(node string, n Note, at time.Time) string {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%d", n.Type, n.Reason, n.Message, at.UnixNano())
+	if n.About != (About{}) {
+		// Both: two nodes may say the same about one object.
+		fmt.Fprintf(h, "\x00%v\x00%s", n.About, node)
+		node = n.About.Name
+	}
 	// 253 bytes are allowed, 17 are ours.
 	return strings.TrimRight(clip(node, 230), ".-") + fmt.Sprintf(".%016x", h.Sum64())
 }

@@ -38,7 +38,9 @@ func (a *eventAPI) RoundTrip(req *http.Request) (*http.Response, error) {
 	if a.code < 0 {
 		return nil, errBroken
 	}
-	if !strings.HasPrefix(req.URL.Path, "/apis/events.k8s.io/v1/namespaces/default/events") {
+	home := strings.HasPrefix(req.URL.Path, "/apis/events.k8s.io/v1/namespaces/default/events") ||
+		strings.HasPrefix(req.URL.Path, "/apis/events.k8s.io/v1/namespaces/shop/events")
+	if !home {
 		return answerWith(req, http.StatusNotFound), nil
 	}
 	if a.code != 0 {
@@ -166,6 +168,53 @@ func TestEvent(t *testing.T) {
 	})
 }
 
+// TestEventAboutOthers: an Event lives in the namespace of its object, refers to
+// it, and is counted apart from the same words about another.
+func TestEventAboutOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, api, stop := reporter(t)
+		defer stop()
+		for _, about := range []About{AboutService("shop/web", "u1"), AboutService("shop/api", "u2"), AboutPool("public",
+			"p1"), {}} {
+			for range 2 {
+				r.Report(Note{About: about, Type: Warning, Reason: "BadValue", Message: "m"})
+			}
+		}
+		time.Sleep(time.Minute)
+		got := make(map[string]string)
+		for _, e := range api.all() {
+			ref := e.Regarding
+			name, _, _ := strings.Cut(strings.TrimPrefix(e.Name, "n1."), ".")
+			got[ref.Name] = fmt.Sprint(e.Namespace, " ", name, " ", ref.APIVersion, " ", ref.Kind, " ", ref.Namespace, "/",
+				ref.UID, " ",
+				e.Series != nil && e.Series.Count == 2, " ", e.ReportingInstance)
+		}
+		want := map[string]string{
+			"web": "shop web v1 Service shop/u1 true n1.example", "api": "shop api v1 Service shop/u2 true n1.example",
+			"public":     "default public mooring.dev/v1alpha1 AddressPool /p1 true n1.example",
+			"n1.example": "default example v1 Node /n1.example true n1.example",
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// TestRoom: more notes wait where that was asked for.
+func TestRoom(t *testing.T) {
+	r, err := NewReporter(&rest.Config{Host: "https://a"}, ReporterOptions{Node: "n", Room: 100, Now: time.Now,
+		Log: quiet(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 150 {
+		r.Report(Note{Reason: "R", Message: fmt.Sprint(i)})
+	}
+	if len(r.waiting) != 100 || r.waiting[0].note.Message != "50" {
+		t.Errorf("%d wait, from %s", len(r.waiting), r.waiting[0].note.Message)
+	}
+}
+
 // TestSeries: the same note again and again is one Event, written twice a
 // minute at most; after a pause it is another Event.
 func TestSeries(t *testing.T) {
@@ -283,5 +332,9 @@ func TestEventName(t *testing.T) {
 	}
 	if eventName("n", Note{Reason: "a"}, at) == eventName("n", Note{Reason: "b"}, at) {
 		t.Error("two notes, one name")
+	}
+	web := Note{About: AboutService("shop/web", "u1")}
+	if eventName("n", web, at) == eventName("m", web, at) {
+		t.Error("two nodes about one Service, one name")
 	}
 }

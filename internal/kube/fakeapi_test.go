@@ -52,7 +52,10 @@ func (a *objectAPI) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer a.mu.Unlock()
 	q := req.URL.Query()
 	a.asked[req.Method+" "+req.URL.Path+"?"+q.Get("labelSelector")+q.Get("fieldSelector")]++
-	name, _ := strings.CutPrefix(q.Get("fieldSelector"), "metadata.name=")
+	name, one := strings.CutPrefix(q.Get("fieldSelector"), "metadata.name=")
+	if !one {
+		name = "" // other selectors are noted and not applied
+	}
 	switch code := a.code[req.Method]; {
 	case a.away:
 		return nil, errBroken
@@ -99,7 +102,9 @@ func (a *objectAPI) reply(req *http.Request, code int, body any) *http.Response 
 func (a *objectAPI) encode(o object) json.RawMessage {
 	data, _ := json.Marshal(o)
 	var fields map[string]any
-	_ = json.Unmarshal(data, &fields)
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber() // a count is no floating point number
+	_ = d.Decode(&fields)
 	fields["apiVersion"], fields["kind"] = a.version, a.kind
 	data, _ = json.Marshal(fields)
 	return data

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,7 +27,11 @@ type NodesOptions struct {
 	// are shut down, each sorted. It is not called before there are any. Calls do
 	// not overlap.
 	Changed func(out, leave []string)
-	Log     *slog.Logger
+	// Self is this node's name, Labels gets the labels of its Node at every change,
+	// first when they are known; nil is not called.
+	Self   string
+	Labels func(map[string]string)
+	Log    *slog.Logger
 }
 
 // Nodes follows the taints that say that a Node's machine is gone.
@@ -35,6 +40,7 @@ type Nodes struct {
 	client coreclient.NodeInterface
 	// out and leave are what was told last; only Run's goroutine uses them.
 	out, leave []string
+	labels     map[string]string
 }
 
 // NewNodes prepares; it connects to nothing.
@@ -50,7 +56,7 @@ func NewNodes(config *rest.Config, o NodesOptions) (*Nodes, error) {
 // told last stays in force.
 func (n *Nodes) Run(ctx context.Context) error {
 	f := &follow{
-		what: "the list of Nodes", log: n.o.Log, client: n.client, example: &corev1.Node{}, keep: nameAndTaints,
+		what: "the list of Nodes", log: n.o.Log, client: n.client, example: &corev1.Node{}, keep: n.small,
 		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			return n.client.List(ctx, o)
 		},
@@ -61,15 +67,17 @@ func (n *Nodes) Run(ctx context.Context) error {
 	return f.run(ctx, n.pass)
 }
 
-// nameAndTaints leaves of a Node what is looked at: its status alone lists every
-// image on it.
-func nameAndTaints(object any) (any, error) {
+// small leaves of a Node what is looked at: its status alone lists every image on it.
+func (n *Nodes) small(object any) (any, error) {
 	full, ok := object.(*corev1.Node)
 	if !ok {
 		return object, nil // the mark of a deletion that was missed
 	}
 	small := &corev1.Node{}
 	small.Name, small.UID, small.ResourceVersion = full.Name, full.UID, full.ResourceVersion
+	if full.Name == n.o.Self {
+		small.Labels = full.Labels
+	}
 	for _, t := range full.Spec.Taints {
 		if t.Key == corev1.TaintNodeOutOfService || t.Key == taintShutdown {
 			small.Spec.Taints = append(small.Spec.Taints, corev1.Taint{Key: t.Key})
@@ -86,6 +94,7 @@ func (n *Nodes) pass(_ context.Context, objects []any) time.Duration {
 		if !ok {
 			continue
 		}
+		n.look(node)
 		// The effect does not matter: what the machine is does not depend on
 		// whom the taint keeps away.
 		if tainted(node, corev1.TaintNodeOutOfService) {
@@ -103,6 +112,18 @@ func (n *Nodes) pass(_ context.Context, objects []any) time.Duration {
 		n.o.Changed(out, leave)
 	}
 	return 0
+}
+
+// look takes the labels of this node.
+func (n *Nodes) look(node *corev1.Node) {
+	if node.Name != n.o.Self || n.o.Labels == nil || n.labels != nil && maps.Equal(node.Labels, n.labels) {
+		return
+	}
+	n.labels = maps.Clone(node.Labels)
+	if n.labels == nil {
+		n.labels = map[string]string{}
+	}
+	n.o.Labels(maps.Clone(n.labels))
 }
 
 // tainted says whether a Node has a taint.

@@ -23,7 +23,8 @@ func taintedNode(name string, taints ...string) *corev1.Node {
 	n.Status.Images = []corev1.ContainerImage{{Names: []string{strings.Repeat("x", 10_000)}}}
 	n.Spec.PodCIDR = "10.1.0.0/24"
 	for _, t := range taints {
-		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: t, Effect: corev1.TaintEffectNoExecute, Value: "nodeshutdown"})
+		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: t, Effect: corev1.TaintEffectNoExecute,
+			Value: "nodeshutdown"})
 	}
 	return n
 }
@@ -113,7 +114,7 @@ func TestNodesSorted(t *testing.T) {
 func TestNodesKeepLittle(t *testing.T) {
 	full := taintedNode("n1", "other", corev1.TaintNodeOutOfService)
 	full.ResourceVersion, full.UID = "7", "u"
-	small, err := nameAndTaints(full)
+	small, err := (&Nodes{}).small(full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +125,54 @@ func TestNodesKeepLittle(t *testing.T) {
 		t.Error(diff)
 	}
 	gone := cache.DeletedFinalStateUnknown{Key: "n1"}
-	if kept, err := nameAndTaints(gone); err != nil || kept != any(gone) {
+	if kept, err := (&Nodes{}).small(gone); err != nil || kept != any(gone) {
 		t.Errorf("%v: %v, %v", gone, kept, err)
 	}
+}
+
+// TestOwnLabels: the labels of this node alone are told, when they are known and when
+// they change.
+func TestOwnLabels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newObjectAPI("v1", "Node", func() object { return &corev1.Node{} })
+		put := func(name, zone string) {
+			n := taintedNode(name)
+			if zone != "" {
+				n.Labels = map[string]string{"zone": zone}
+			}
+			api.put(n)
+		}
+		put("n1", "")
+		put("n2", "b")
+		got := make(chan string, 10)
+		n, err := NewNodes(&rest.Config{Host: "https://a", Transport: api, QPS: -1}, NodesOptions{
+			Log: quiet(t), Changed: func(_, _ []string) {}, Self: "n1",
+			Labels: func(l map[string]string) { got <- fmt.Sprint(l) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = n.Run(ctx) }()
+		expect := func(want ...string) {
+			t.Helper()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			var have []string
+			for len(got) > 0 {
+				have = append(have, <-got)
+			}
+			if diff := cmp.Diff(want, have); diff != "" {
+				t.Error(diff)
+			}
+		}
+		expect("map[]")
+		put("n2", "c")
+		expect()
+		put("n1", "a")
+		expect("map[zone:a]")
+		put("n1", "a")
+		expect()
+	})
 }

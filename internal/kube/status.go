@@ -1,0 +1,276 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// ErrGone says that the object whose status should be written is not there any
+// more, or is another one of its name.
+var ErrGone = errors.New("is gone")
+
+// IPMode says to kube-proxy who serves an address (KEP-1860).
+type IPMode = corev1.LoadBalancerIPMode
+
+// The modes: with ModeProxy kube-proxy leaves connections to the load balancer,
+// with ModeVIP it takes them itself on every node.
+const (
+	ModeProxy = corev1.LoadBalancerIPModeProxy
+	ModeVIP   = corev1.LoadBalancerIPModeVIP
+)
+
+// Condition is one of status.conditions without its times.
+type Condition struct {
+	Type string
+	True bool
+	// Reason is one CamelCase word, Message is for people.
+	Reason, Message string
+}
+
+// ServiceStatus is what the status of a Service shall say.
+type ServiceStatus struct {
+	Key lb.ServiceKey
+	// UID is that of the Service that is meant.
+	UID string
+	// Addresses in the order of the Service's families. All that is there besides,
+	// also of other load balancers, goes; none clears it.
+	Addresses []netip.Addr
+	Mode      IPMode
+	// Conditions are written besides those of others.
+	Conditions []Condition
+}
+
+// StatusWriter writes the status of Services.
+type StatusWriter struct {
+	client coreclient.ServicesGetter
+	// known returns what is known of a Service, nil for none.
+	known func(lb.ServiceKey) *corev1.Service
+	now   func() time.Time
+
+	mu sync.Mutex
+	// answers are what the API server made of the last writes, until they are known
+	// otherwise.
+	answers map[lb.ServiceKey]*corev1.Service
+	// modeless says that the API server dropped a mode at the last write.
+	modeless bool
+}
+
+// NewStatusWriter prepares; it connects to nothing. known is ServiceWatcher's
+// Service, now the time of day.
+func NewStatusWriter(
+	config *rest.Config, known func(lb.ServiceKey) *corev1.Service, now func() time.Time,
+) (*StatusWriter, error) {
+	c, err := coreclient.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("client for the status of Services: %w", err)
+	}
+	return &StatusWriter{client: c, known: known, now: now, answers: make(map[lb.ServiceKey]*corev1.Service)}, nil
+}
+
+// Set makes the status say s; it writes only what is not there yet. kept is false
+// when the API server, older than 1.30, knows no ipMode: kube-proxy then takes
+// connections whatever the mode. The error wraps ErrGone when there is no such
+// Service any more; after others try again. Safe for concurrent use, of one
+// Service by one caller at a time.
+func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err error) {
+	namespace, name, _ := strings.Cut(string(s.Key), "/")
+	have := w.newest(s.Key)
+	if have == nil || string(have.UID) != s.UID {
+		return false, fmt.Errorf("Service %s %w", s.Key, ErrGone)
+	}
+	want := ingress(s)
+	conditions := stamped(have.Status.Conditions, s.Conditions, w.now())
+	if w.same(have.Status.LoadBalancer.Ingress, want) && conditions == nil {
+		return modes(have.Status.LoadBalancer.Ingress), nil
+	}
+	patch, err := servicePatch(s.UID, want, conditions)
+	if err != nil {
+		return false, fmt.Errorf("status of Service %s: %w", s.Key, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeWait)
+	defer cancel()
+	// Conditions are merged by type in this kind of patch, and the list of addresses
+	// is replaced as a whole, whoever wrote it.
+	got, err := w.client.Services(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch,
+		metav1.PatchOptions{FieldManager: fieldManager}, "status")
+	if err != nil {
+		return false, fmt.Errorf("status of Service %s: %w", s.Key, goneOr(err))
+	}
+	w.answered(s.Key, got)
+	return modes(got.Status.LoadBalancer.Ingress), nil
+}
+
+// fieldManager is our name in metadata.managedFields.
+const fieldManager = "mooring"
+
+// Leave takes our conditions from a Service that is not ours any more, because its
+// type changed: the API server clears the addresses then, and not these. The error
+// wraps ErrGone when there is nothing to leave.
+func (w *StatusWriter) Leave(ctx context.Context, key lb.ServiceKey, uid string, conditions ...string) error {
+	w.Forget(key)
+	var list []map[string]string
+	for _, c := range conditions {
+		list = append(list, map[string]string{"type": c, "$patch": "delete"})
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]string{"uid": uid}, "status": map[string]any{"conditions": list},
+	})
+	if err != nil {
+		return fmt.Errorf("conditions of Service %s: %w", key, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, writeWait)
+	defer cancel()
+	namespace, name, _ := strings.Cut(string(key), "/")
+	_, err = w.client.Services(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch,
+		metav1.PatchOptions{FieldManager: fieldManager}, "status")
+	if err != nil {
+		return fmt.Errorf("conditions of Service %s: %w", key, goneOr(err))
+	}
+	return nil
+}
+
+// Forget drops what is remembered of a Service that is gone.
+func (w *StatusWriter) Forget(key lb.ServiceKey) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.answers, key)
+}
+
+// newest is the Service as the watch, or a later answer to a write, says.
+func (w *StatusWriter) newest(key lb.ServiceKey) *corev1.Service {
+	seen := w.known(key)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	answer := w.answers[key]
+	if answer == nil || seen == nil || seen.UID != answer.UID {
+		return seen
+	}
+	// Not knowing the order is no reason to trust an old answer for ever.
+	order, err := resourceversion.CompareResourceVersion(seen.ResourceVersion, answer.ResourceVersion)
+	if err != nil || order >= 0 {
+		delete(w.answers, key)
+		return seen
+	}
+	return answer
+}
+
+// answered remembers an answer.
+func (w *StatusWriter) answered(key lb.ServiceKey, got *corev1.Service) {
+	small, _ := keepService(got) // never fails
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answers[key] = small.(*corev1.Service)
+	if len(got.Status.LoadBalancer.Ingress) > 0 {
+		w.modeless = !modes(got.Status.LoadBalancer.Ingress)
+	}
+}
+
+// same compares entries; an API server that drops the mode is not told it again
+// and again.
+func (w *StatusWriter) same(have, want []corev1.LoadBalancerIngress) bool {
+	w.mu.Lock()
+	modeless := w.modeless
+	w.mu.Unlock()
+	if len(have) != len(want) {
+		return false
+	}
+	for i, h := range have {
+		mode := deref(h.IPMode, "")
+		if h.IP != want[i].IP || h.Hostname != "" || mode != *want[i].IPMode && (mode != "" || !modeless) {
+			return false
+		}
+	}
+	return true
+}
+
+// ingress is status.loadBalancer.ingress as it shall be.
+func ingress(s ServiceStatus) []corev1.LoadBalancerIngress {
+	var out []corev1.LoadBalancerIngress
+	for _, a := range s.Addresses {
+		out = append(out, corev1.LoadBalancerIngress{IP: a.String(), IPMode: ptr(s.Mode)})
+	}
+	return out
+}
+
+// modes says whether every entry has a mode.
+func modes(list []corev1.LoadBalancerIngress) bool {
+	for _, in := range list {
+		if in.IPMode == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// servicePatch is the strategic merge patch. The UID in it makes the API server
+// refuse to write to another Service of that name.
+func servicePatch(uid string, list []corev1.LoadBalancerIngress, conditions []metav1.Condition) ([]byte, error) {
+	status := map[string]any{"loadBalancer": map[string]any{"ingress": list}} // null deletes
+	if conditions != nil {
+		status["conditions"] = conditions
+	}
+	return json.Marshal(map[string]any{"metadata": map[string]string{"uid": uid}, "status": status})
+}
+
+// stamped gives conditions their times: a condition keeps that of its last change.
+// It returns nil when all of want are in have already.
+func stamped(have []metav1.Condition, want []Condition, now time.Time) []metav1.Condition {
+	var out []metav1.Condition
+	news := false
+	for _, w := range want {
+		c := metav1.Condition{
+			Type: w.Type, Status: metav1.ConditionFalse, Reason: w.Reason, Message: clip(w.Message, maxNote),
+			// The API has seconds.
+			LastTransitionTime: metav1.NewTime(now.Truncate(time.Second)),
+		}
+		if w.True {
+			c.Status = metav1.ConditionTrue
+		}
+		same := false
+		for _, h := range have {
+			if h.Type == c.Type && h.Status == c.Status {
+				c.LastTransitionTime = h.LastTransitionTime
+				same = h.Reason == c.Reason && h.Message == c.Message
+			}
+		}
+		news = news || !same
+		out = append(out, c)
+	}
+	if !news {
+		return nil
+	}
+	return out
+}
+
+// goneOr recognises the refusals that mean that the object is gone: not found, or
+// the UID in the patch is not that of the object now.
+func goneOr(err error) error {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return ErrGone
+	}
+	var status apierrors.APIStatus
+	if apierrors.IsInvalid(err) && errors.As(err, &status) && status.Status().Details != nil {
+		for _, c := range status.Status().Details.Causes {
+			if c.Field == "metadata.uid" {
+				return ErrGone
+			}
+		}
+	}
+	return err
+}
