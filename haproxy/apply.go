@@ -30,8 +30,9 @@ func (p *Proxy) apply(ctx context.Context, c Config) error {
 	want, err := p.reach(ctx, c)
 	var unusable *configError
 	_, former, _ := p.current()
-	if former != nil && (want == nil || errors.As(err, &unusable)) {
-		// Nothing was begun: the former wish is still what runs.
+	if former != nil && (want == nil || errors.As(err, &unusable) && !want.cfg.service) {
+		// Nothing was begun: the former wish is still what runs. Of Services some of
+		// it may have been.
 		return err
 	}
 	if want == nil {
@@ -58,7 +59,12 @@ func (p *Proxy) reach(ctx context.Context, c Config) (*wish, error) {
 	if err != nil {
 		return nil, err
 	}
-	if lock != nil {
+	switch {
+	case want.cfg.service && lock != nil:
+		return p.startServices(ctx, want, lock)
+	case want.cfg.service:
+		return p.changeServices(ctx, want)
+	case lock != nil:
 		return want, p.start(ctx, want, lock)
 	}
 	return want, p.change(ctx, want)
@@ -73,6 +79,7 @@ func (p *Proxy) attach(ctx context.Context, c Config) (*os.File, error) {
 			return nil, nil
 		}
 		p.become(nil)
+		p.forget()
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -85,6 +92,8 @@ func (p *Proxy) attach(ctx context.Context, c Config) (*os.File, error) {
 		if err == nil {
 			p.log.Info("adopted a running HAProxy", "pid", proc.pid)
 			p.become(proc)
+			p.forget()
+			p.began = time.Now()
 			return nil, nil
 		}
 		if err := pause(ctx); err != nil {
@@ -118,6 +127,9 @@ func (p *Proxy) prepare(c Config) (*wish, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.forServices() {
+		return p.prepareServices(c, limit)
+	}
 	if c.MaxConn, err = FitMaxConn(c, limit); err != nil {
 		return nil, err
 	}
@@ -129,7 +141,8 @@ func (p *Proxy) prepare(c Config) (*wish, error) {
 
 // start runs a new HAProxy. The caller has the lock.
 func (p *Proxy) start(ctx context.Context, want *wish, lock *os.File) error {
-	if err := checkPorts(want.cfg.binds(), nil); err != nil {
+	p.forget()
+	if err := checkPorts(append(want.cfg.binds(), want.cfg.extraBinds()...), nil); err != nil {
 		return err
 	}
 	// A view of the servers from a former life is old: start with an empty one
@@ -142,6 +155,11 @@ func (p *Proxy) start(ctx context.Context, want *wish, lock *os.File) error {
 	if err := p.keepFile(ctx, want); err != nil {
 		return err
 	}
+	return p.run(ctx, want, lock)
+}
+
+// run starts HAProxy with the file that is there.
+func (p *Proxy) run(ctx context.Context, want *wish, lock *os.File) error {
 	binary, err := p.program()
 	if err != nil {
 		return err
@@ -160,12 +178,13 @@ func (p *Proxy) start(ctx context.Context, want *wish, lock *os.File) error {
 	}
 	p.log.Info("started HAProxy", "pid", proc.pid, "configuration", want.id)
 	p.become(proc)
+	p.began = time.Now()
 	return nil
 }
 
 // awaitStart waits until the new process answers with our configuration.
 func (p *Proxy) awaitStart(ctx context.Context, proc *process, want *wish) error {
-	ctx, cancel := context.WithTimeout(ctx, startTime)
+	ctx, cancel := context.WithTimeout(ctx, patience(want.cfg, startTime))
 	defer cancel()
 	for {
 		if !proc.alive() {
@@ -207,6 +226,7 @@ func (p *Proxy) end(ctx context.Context, c Config) error {
 			return fmt.Errorf("haproxy: the run directory cannot be cleaned: %w", err)
 		}
 	}
+	sweepLists(c, nil)
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (p *Proxy) write(ctx context.Context, want *wish) error {
 		return err
 	}
 	defer os.Remove(name + ".new")
-	if err := p.check(ctx, name+".new"); err != nil {
+	if err := p.check(ctx, name+".new", execTime); err != nil {
 		return err
 	}
 	if err := os.Rename(name+".new", name); err != nil {
@@ -42,13 +42,15 @@ func (p *Proxy) write(ctx context.Context, want *wish) error {
 	return nil
 }
 
+const refusesConfig = "haproxy: HAProxy refuses the configuration: "
+
 // check runs `haproxy -c`.
-func (p *Proxy) check(ctx context.Context, name string) error {
+func (p *Proxy) check(ctx context.Context, name string, limit time.Duration) error {
 	binary, err := p.program()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, execTime)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "-c", "-f", name)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -58,7 +60,7 @@ func (p *Proxy) check(ctx context.Context, name string) error {
 		return fmt.Errorf("haproxy: checking the configuration took too long: %w", ctx.Err())
 	}
 	if err != nil {
-		return &configError{"haproxy: HAProxy refuses the configuration: " + onlyAlerts(string(out))}
+		return &configError{refusesConfig + onlyAlerts(string(out))}
 	}
 	return nil
 }

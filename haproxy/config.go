@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"net/netip"
 	"path"
 	"slices"
@@ -25,10 +26,24 @@ type Config struct {
 	Threads int
 	// Dir is the absolute run directory: configuration, sockets, lock, log.
 	Dir string
+	// Peers are all nodes that may serve the same Services, this one among them:
+	// they tell each other which server a client has. Only affinity needs them, and
+	// without any it ends with a reload; give them from the start, and not when the
+	// first Service wants affinity. They speak plain TCP, so their port belongs
+	// behind a firewall. API servers' frontends have none.
+	Peers []Peer
+	// Local is this node's name in Peers.
+	Local string
+	// Metrics is where HAProxy's own exporter for Prometheus answers, with the path
+	// /metrics; the zero value is nowhere.
+	Metrics netip.AddrPort
 
 	// files is a digest of the contents of the files that checks refer to, so
 	// that a renewed certificate makes another structure and thus a reload.
 	files string
+	// service says that the frontends are Services' (lb.Frontend.Front). It stays
+	// when none of them is left that could be served.
+	service bool
 }
 
 const (
@@ -36,9 +51,11 @@ const (
 	DefaultMaxConn = 10000
 	// DefaultThreads is Config.Threads when that is 0.
 	DefaultThreads = 2
-	// MaxBackends bounds the backends of all frontends of one proxy together;
-	// the budget of file descriptors reserves one per health check.
+	// MaxBackends bounds the backends of all API servers' frontends of one proxy
+	// together; the budget of file descriptors reserves one per health check.
 	MaxBackends = 128
+	// MaxServiceBackends bounds those of Services, by memory (5 KB each in HAProxy).
+	MaxServiceBackends = 200_000
 )
 
 // Names of the files in Config.Dir. They do not change between versions: an
@@ -68,12 +85,7 @@ func ServerName(a netip.AddrPort) string { return lb.BackendAt(a).Name }
 // normal returns c with defaults filled in and every list sorted and copied,
 // so that equal wishes render to equal text.
 func (c Config) normal() Config {
-	if c.MaxConn == 0 {
-		c.MaxConn = DefaultMaxConn
-	}
-	if c.Threads == 0 {
-		c.Threads = DefaultThreads
-	}
+	c.MaxConn, c.Threads = c.defaults()
 	c.Frontends = slices.Clone(c.Frontends)
 	for i := range c.Frontends {
 		f := &c.Frontends[i]
@@ -87,6 +99,11 @@ func (c Config) normal() Config {
 	}
 	slices.SortFunc(c.Frontends, func(a, b lb.Frontend) int { return strings.Compare(a.Name, b.Name) })
 	return c
+}
+
+// defaults returns MaxConn and Threads with what their zero stands for.
+func (c Config) defaults() (maxConn, threads int) {
+	return cmp.Or(c.MaxConn, DefaultMaxConn), cmp.Or(c.Threads, DefaultThreads)
 }
 
 // unmap writes ::ffff:10.0.0.1 as 10.0.0.1: one address, one spelling.

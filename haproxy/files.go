@@ -36,6 +36,14 @@ func writeAtomic(name string, content string) error {
 	return nil
 }
 
+// writeChanged is writeAtomic unless the file has the content already.
+func writeChanged(name, content string) error {
+	if have, err := os.ReadFile(name); err == nil && string(have) == content {
+		return nil
+	}
+	return writeAtomic(name, content)
+}
+
 // filesDigest is a digest of the contents of all files the checks refer to. A
 // missing one is an error, since HAProxy would refuse to start.
 func filesDigest(c Config) (string, error) {

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -22,12 +23,16 @@ func Lint(text string) error {
 	}
 	left := directives(p.String())
 	for key, n := range directives(text) {
-		if left[key] < n {
+		if left[key] < n && !reRateLimit.MatchString(key) {
 			return fmt.Errorf("haproxy: the configuration has a line that is not understood: %q", key)
 		}
 	}
 	return nil
 }
+
+// reRateLimit is the one line of ours that the library does not know, as
+// directives writes it.
+var reRateLimit = regexp.MustCompile(`^frontend fe_[a-z0-9-]+: rate-limit [0-9]+ sessions$`)
 
 // directives counts the lines of a configuration, each as "section: words in
 // order of the alphabet": the parser may write options in another order.

@@ -59,7 +59,14 @@ func checkPorts(binds []netip.AddrPort, ours []int) error {
 
 // bindRefused tries to bind an address the way HAProxy does, but without
 // SO_REUSEPORT, and closes it again without ever listening.
-func bindRefused(a netip.AddrPort) bool {
+func bindRefused(a netip.AddrPort) bool { return errors.Is(tryBind(a, 1), unix.EADDRINUSE) }
+
+// bindMissing says that the host has no such address.
+func bindMissing(a netip.AddrPort) bool { return errors.Is(tryBind(a, 0), unix.EADDRNOTAVAIL) }
+
+// tryBind binds an address, with freebind 1 also one that the host has not, and
+// closes it again. It returns the error of bind(2) alone.
+func tryBind(a netip.AddrPort, freebind int) error {
 	family, option, level := unix.AF_INET, unix.IP_FREEBIND, unix.IPPROTO_IP
 	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(a.Port()), Addr: [4]byte(a.Addr().AsSlice())}
 	if a.Addr().Is6() {
@@ -68,16 +75,16 @@ func bindRefused(a netip.AddrPort) bool {
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return nil
 	}
 	defer unix.Close(fd)
 	// Old connections in TIME_WAIT are no conflict (SO_REUSEADDR, socket(7)).
-	for _, o := range [][2]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR}, {level, option}} {
-		if unix.SetsockoptInt(fd, o[0], o[1], 1) != nil {
-			return false
+	for _, o := range [][3]int{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {level, option, freebind}} {
+		if unix.SetsockoptInt(fd, o[0], o[1], o[2]) != nil {
+			return nil
 		}
 	}
-	return errors.Is(unix.Bind(fd, sa), unix.EADDRINUSE)
+	return unix.Bind(fd, sa)
 }
 
 // nameListener returns a *PortTakenError for the first foreign listener.

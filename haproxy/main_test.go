@@ -107,6 +107,14 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
+// mustRun is run for benchmarks too.
+func mustRun(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
 // shortDir is a directory with a name short enough for unix sockets.
 func shortDir(t *testing.T) string {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 
 // change brings the running HAProxy to want, with as little as it takes.
 func (p *Proxy) change(ctx context.Context, want *wish) error {
+	p.forget()
 	w, err := status(ctx, want.cfg)
 	if err != nil {
 		return err
@@ -39,20 +40,25 @@ func (p *Proxy) change(ctx context.Context, want *wish) error {
 // reload makes the master start a new worker and waits for the outcome.
 func (p *Proxy) reload(ctx context.Context, want *wish) error {
 	c := want.cfg
-	if err := checkPorts(c.binds(), running(c)); err != nil {
+	if err := checkPorts(append(c.binds(), c.extraBinds()...), running(c)); err != nil {
 		return err
 	}
 	if err := p.keepFile(ctx, want); err != nil {
 		return err
 	}
+	return p.renew(ctx, want, true)
+}
+
+// renew makes the master start a worker with the file that is there. checked says
+// that there are health checks whose results are worth keeping.
+func (p *Proxy) renew(ctx context.Context, want *wish, checked bool) error {
+	c := want.cfg
 	before, err := showProc(ctx, c)
 	if err != nil {
 		return err
 	}
-	// The new worker's first view of the servers; without it, it takes all
-	// for up.
-	if text, err := ask(ctx, c.file(fileStats), "show servers state"); err == nil {
-		if err := writeAtomic(c.file(fileStates), strings.TrimLeft(text, "\n")); err != nil {
+	if checked {
+		if err := saveStates(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -69,10 +75,21 @@ func (p *Proxy) reload(ctx context.Context, want *wish) error {
 		alerts(c.file(fileLog), logged))
 }
 
+// saveStates writes the new worker's first view of the servers; without it, it
+// takes all for up.
+func saveStates(ctx context.Context, c Config) error {
+	text, err := exchange(ctx, patience(c, answerTime), c.file(fileStats), "show servers state;quit\n")
+	if err != nil {
+		// Better a reload that takes all servers for up than none.
+		return nil
+	}
+	return writeAtomic(c.file(fileStates), strings.TrimLeft(text, "\n"))
+}
+
 // awaitReload waits until another worker serves want, or the master has given
 // up. The master's socket is silent in between.
 func (p *Proxy) awaitReload(ctx context.Context, want *wish, before master) error {
-	ctx, cancel := context.WithTimeout(ctx, reloadTime)
+	ctx, cancel := context.WithTimeout(ctx, patience(want.cfg, reloadTime))
 	defer cancel()
 	for {
 		if proc, _, _ := p.current(); !proc.alive() {

@@ -27,6 +27,9 @@ func Render(c Config) (string, error) {
 	if err := c.Validate(); err != nil {
 		return "", err
 	}
+	if c.forServices() {
+		return compile(c, nil).wish().content(), nil
+	}
 	return render(c.normal()), nil
 }
 
@@ -61,30 +64,51 @@ func renderGlobal(c Config, id string) string {
 	// Watches are long: a worker replaced by a reload goes on for an hour, and
 	// not more than ten of them gather.
 	line("  hard-stop-after 1h")
-	line("  mworker-max-reloads 10")
+	line("  mworker-max-reloads %d", maxReloads(c))
 	line("  server-state-file %s", c.file(fileStates))
 	line("  stats socket %s mode 600 level admin expose-fd listeners", c.file(fileStats))
 	line("  stats timeout 10s")
+	if c.service {
+		renderServiceGlobal(&b, c)
+	}
 	return b.String()
 }
 
 func renderRest(c Config) string {
 	var b strings.Builder
-	// HAProxy refuses to run without any listener; this one is always there and
-	// answers for probes of the process itself.
-	fmt.Fprintf(&b, `
-frontend health
-  mode http
-  bind unix@%s mode 600
-  timeout client 5s
-  monitor-uri /healthz
-`, c.file(fileHealth))
+	renderOwn(&b, c)
 	for _, f := range c.Frontends {
 		renderFrontend(&b, f)
 		renderBackend(&b, f)
 		renderFallback(&b, f)
 	}
 	return b.String()
+}
+
+// renderOwn writes the sections that serve no frontend.
+func renderOwn(b *strings.Builder, c Config) {
+	// HAProxy refuses to run without any listener; this one is always there and
+	// answers for probes of the process itself.
+	fmt.Fprintf(b, `
+frontend health
+  mode http
+  bind unix@%s mode 600
+  timeout client 5s
+  monitor-uri /healthz
+`, c.file(fileHealth))
+	if c.Metrics.IsValid() {
+		fmt.Fprintf(b, `
+frontend metrics
+  mode http
+  bind %s
+  timeout client 10s
+  http-request use-service prometheus-exporter if { path /metrics }
+  http-request return status 404
+`, c.Metrics)
+	}
+	if c.meshed() {
+		renderPeers(b, c.Peers)
+	}
 }
 
 // renderFrontend writes the listening side. The connection count of clients

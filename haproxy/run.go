@@ -38,6 +38,7 @@ type watch struct {
 
 	failures   int
 	retry      <-chan time.Time
+	due        <-chan time.Time
 	unanswered int
 	silence    silence
 }
@@ -54,20 +55,24 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer poll.Stop()
 	defer renew.Stop()
 	w.follow()
+	w.arm()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.kick:
 			w.follow()
+			w.arm()
+		case <-w.due:
+			w.reload(ctx)
 		case proc := <-w.ended:
 			w.died(proc)
 		case <-w.retry:
-			w.again(ctx)
+			w.again(ctx, false)
 		case <-poll.C:
 			w.poll(ctx)
 		case <-renew.C:
-			w.again(ctx)
+			w.again(ctx, true)
 		}
 	}
 }
@@ -143,8 +148,38 @@ func backOff(failures int) time.Duration {
 	return min(retryMost, retryLeast<<min(failures-1, 10))
 }
 
-// again applies what is wanted once more.
-func (w *watch) again(ctx context.Context) {
+// arm sets the timer for the reload that waits, if one does.
+func (w *watch) arm() {
+	w.due = nil
+	if at := w.p.dueAt(); !at.IsZero() {
+		w.due = time.After(time.Until(at))
+	}
+}
+
+// reload does the reload that waits, or goes on waiting.
+func (w *watch) reload(ctx context.Context) {
+	w.due = nil
+	p := w.p
+	if p.take(ctx) != nil {
+		return
+	}
+	wait := time.Duration(0)
+	if _, want, _ := p.current(); want != nil && !p.dueAt().IsZero() {
+		// Asked here first: it is much less work than to apply.
+		if wait = p.reloadWait(ctx, want.cfg); wait > 0 {
+			p.reloadIn(wait)
+		}
+	}
+	p.give()
+	if wait == 0 {
+		w.again(ctx, false)
+	}
+	w.arm()
+}
+
+// again applies what is wanted once more, after a look at everything if full says
+// so.
+func (w *watch) again(ctx context.Context, full bool) {
 	w.retry = nil
 	if err := w.p.take(ctx); err != nil {
 		return
@@ -153,6 +188,11 @@ func (w *watch) again(ctx context.Context) {
 	next := w.p.asked()
 	if next == nil {
 		return
+	}
+	// A worker that waits for a reload is looked at after it: what runs beside the
+	// wish is only known until then.
+	if full && w.p.dueAt().IsZero() {
+		w.p.forget()
 	}
 	err := w.p.apply(ctx, *next)
 	if ctx.Err() != nil {
@@ -197,7 +237,9 @@ func (w *watch) poll(ctx context.Context) {
 		return
 	}
 	w.unanswered = 0
-	w.cut(ctx, status, want.cfg)
+	if !want.cfg.service {
+		w.cut(ctx, status, want.cfg)
+	}
 }
 
 // missed counts polls without an answer and ends a HAProxy that hangs. What

@@ -82,6 +82,8 @@ func (c change) call(client *runtime.SingleRuntime) error {
 		return client.DisableServer(c.backend, c.server)
 	case actDelete:
 		return client.DeleteServer(c.backend, c.server)
+	case actReady, actDrain:
+		// Services' alone, which go another way (carryOut).
 	}
 	return fmt.Errorf("unknown action %q", c.action)
 }

@@ -113,6 +113,9 @@ func readCSV(text string) ([]map[string]string, error) {
 
 // stateOf judges a worker by what is wanted of it.
 func stateOf(w worker, want wish) lb.ProxyState {
+	if want.cfg.service {
+		return servicesState(w, want)
+	}
 	st := lb.ProxyState{Up: upBackends(w, want.cfg)}
 	if w.id != want.id {
 		st.Why = "HAProxy still runs its former configuration"
@@ -191,4 +194,18 @@ type wish struct {
 	cfg Config
 	// text is haproxy.cfg, id its structureID.
 	text, id string
+
+	// The rest is for Services, whose text is head and then that of blocks; it is
+	// put together only to be written.
+	head   string
+	blocks []*block
+	// unknown says that nothing but id is known of it: it is what a worker of a
+	// former agent runs.
+	unknown bool
+	// skipped says why a frontend that was asked for is not in it, pending which
+	// ones wait for a reload.
+	skipped map[string]error
+	pending []string
+	// certs are the certificates of Front.TLS, by file.
+	certs map[string]*tlsFile
 }

@@ -50,8 +50,20 @@ func fieldErr(field, value, problem string) *FieldError {
 	return &FieldError{Field: field, Value: fmt.Sprintf("%q", value), Problem: problem}
 }
 
-// Validate checks every field of c; its error is a *FieldError.
+// Validate checks every field of c; its error is a *FieldError. Set is more
+// lenient with Services' frontends: it leaves out what Validate refuses.
 func (c Config) Validate() error {
+	if err := c.validateGlobal(); err != nil {
+		return err
+	}
+	if c.forServices() {
+		return c.validateServices()
+	}
+	return c.validateFrontends()
+}
+
+// validateGlobal checks what concerns all frontends.
+func (c Config) validateGlobal() error {
 	if !reName.MatchString(c.Name) {
 		return fieldErr("Name", c.Name, "use 1 to 63 of a-z, 0-9 and -")
 	}
@@ -67,7 +79,18 @@ func (c Config) Validate() error {
 	if c.Threads < 0 || c.Threads > 64 {
 		return fieldErr("Threads", fmt.Sprint(c.Threads), "use 0 (default) to 64")
 	}
-	return c.validateFrontends()
+	if c.Metrics != (netip.AddrPort{}) {
+		if err := checkAddr("Metrics", c.Metrics); err != nil {
+			return err
+		}
+	}
+	for i, f := range c.Frontends {
+		if (f.Front == nil) == c.forServices() {
+			return fieldErr(fmt.Sprintf("Frontends[%d]", i), f.Name,
+				"API servers and Services cannot share a proxy; give each its own directory")
+		}
+	}
+	return c.validatePeers()
 }
 
 // validateFrontends checks each frontend and what must be unique over all.
@@ -117,6 +140,17 @@ func (c Config) validateNoLoop() error {
 }
 
 func validateFrontend(at string, f lb.Frontend) error {
+	if err := validateListening(at, f); err != nil {
+		return err
+	}
+	if err := validateBackends(at, f.Backends); err != nil {
+		return err
+	}
+	return validateCheck(at+".Check", f.Check)
+}
+
+// validateListening checks name and addresses of a frontend of either kind.
+func validateListening(at string, f lb.Frontend) error {
 	if !reName.MatchString(f.Name) {
 		return fieldErr(at+".Name", f.Name, "use 1 to 63 of a-z, 0-9 and -")
 	}
@@ -128,10 +162,7 @@ func validateFrontend(at string, f lb.Frontend) error {
 			return err
 		}
 	}
-	if err := validateBackends(at, f.Backends); err != nil {
-		return err
-	}
-	return validateCheck(at+".Check", f.Check)
+	return nil
 }
 
 func validateBackends(at string, list []lb.Backend) error {
