@@ -185,13 +185,37 @@ func Check(addrs []lb.Address, allowOutside bool) error {
 	return check(plainAll(addrs), links, allowOutside)
 }
 
+// Inventory is this node's links and their subnets, as they were at one moment.
+type Inventory struct{ links []nodeLink }
+
+// Look takes the inventory.
+func Look() (Inventory, error) {
+	links, err := inventory()
+	return Inventory{links}, err
+}
+
 // LinkFor names the link one of whose subnets holds the IP, the longest
 // prefix first, for configurations that name none. No such link, and several
 // with the same prefix length, are errors that list what there is.
+func (i Inventory) LinkFor(ip netip.Addr) (string, error) { return linkFor(ip.Unmap(), i.links) }
+
+// Has says whether there is a link of the name that can announce addresses.
+func (i Inventory) Has(name string) bool {
+	return slices.ContainsFunc(i.links, func(l nodeLink) bool { return l.name == name && !l.loopback })
+}
+
+// Covers says whether the IP is in a subnet of the link.
+func (i Inventory) Covers(name string, ip netip.Addr) bool {
+	return slices.ContainsFunc(i.links, func(l nodeLink) bool {
+		return l.name == name && slices.ContainsFunc(l.own, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
+	})
+}
+
+// LinkFor is Inventory.LinkFor for the links as they are now.
 func LinkFor(ip netip.Addr) (string, error) {
-	links, err := inventory()
+	i, err := Look()
 	if err != nil {
 		return "", err
 	}
-	return linkFor(ip.Unmap(), links)
+	return i.LinkFor(ip)
 }

@@ -33,6 +33,8 @@ type forwarded struct {
 	To    netip.Addr `json:"to"`
 	Until lb.Instant `json:"until"`
 	MACs  string     `json:"macs,omitempty"`
+	// Owner is the Share that wants it.
+	Owner string `json:"owner,omitempty"`
 }
 
 // book is what hand-overs have left on this node. It is kept on disk, so that a
@@ -139,7 +141,7 @@ func (b book) settle(now lb.Instant) book {
 func plainForwards(want []lb.Forward, now lb.Instant) ([]forwarded, error) {
 	var out []forwarded
 	for _, w := range want {
-		f := forwarded{w.VIP.IP.Unmap(), w.VIP.Link, w.To.Unmap(), w.Until, plainMACs(w.MACs)}
+		f := forwarded{IP: w.VIP.IP.Unmap(), Link: w.VIP.Link, To: w.To.Unmap(), Until: w.Until, MACs: plainMACs(w.MACs)}
 		if err := forwardable(f); err != nil {
 			return nil, fmt.Errorf("forward %s to %s: %w", w.VIP, w.To, err)
 		}
@@ -158,6 +160,23 @@ func plainForwards(want []lb.Forward, now lb.Instant) ([]forwarded, error) {
 		}
 	}
 	return out, nil
+}
+
+// beside is the wish of one owner together with what stands for others, in order.
+// A VIP that another owner forwards becomes the later one's.
+func (b book) beside(owner string, want []forwarded) []forwarded {
+	out := slices.Clone(want)
+	for i := range out {
+		out[i].Owner = owner
+	}
+	for _, f := range b.Forwards {
+		taken := slices.ContainsFunc(want, func(w forwarded) bool { return w.vip() == f.vip() })
+		if f.Owner != owner && !taken {
+			out = append(out, f)
+		}
+	}
+	slices.SortFunc(out, func(x, y forwarded) int { return compareAddresses(x.vip(), y.vip()) })
+	return out
 }
 
 // forwardable refuses what nft could not be told.

@@ -13,7 +13,7 @@ import (
 
 // fwd is one forward until the instant, in seconds.
 func fwd(ip, link, to string, until int) forwarded {
-	return forwarded{netip.MustParseAddr(ip), link, netip.MustParseAddr(to), lb.Instant(until) * second, ""}
+	return forwarded{IP: netip.MustParseAddr(ip), Link: link, To: netip.MustParseAddr(to), Until: lb.Instant(until) * second}
 }
 
 // wanted is the wish for it.

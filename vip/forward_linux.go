@@ -9,7 +9,7 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
-// Forward makes exactly these forwards stand; nil removes all. Frames for a VIP
+// Forward makes exactly these forwards of the owner's stand; nil removes them. Frames for a VIP
 // of TCP connections that did not begin at this node go to the node To on the
 // same link, the old holder, until Until (0, and more than an hour from now, is
 // an hour), except those that come from there. Connections of its own that are established to a VIP are known from
@@ -19,7 +19,7 @@ import (
 //
 // Forward may be called before the address is on its link, and should be: until
 // then frames of old connections are answered with a reset.
-func (l *Links) Forward(ctx context.Context, want []lb.Forward) error {
+func (l Share) Forward(ctx context.Context, want []lb.Forward) error {
 	plain, err := plainForwards(want, l.now())
 	if err != nil {
 		return err
@@ -32,7 +32,7 @@ func (l *Links) Forward(ctx context.Context, want []lb.Forward) error {
 	if err := d.sync(ctx); err != nil {
 		return err
 	}
-	return d.stand(ctx, plain)
+	return d.stand(ctx, d.read().beside(l.owner, plain))
 }
 
 // Forwards lists the forwards that stand, also those that a predecessor of this

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -67,13 +68,16 @@ type Links struct {
 	drains      *drains
 	askers      *askers
 
-	// mu is held during writes to the kernel; held is what they reached, muted
-	// those of it that are not announced at present.
-	mu          sync.Mutex
-	held, muted map[lb.Address]bool
+	// mu is held during writes to the kernel; held is what they reached and whose
+	// it is, muted those of it that are not announced at present.
+	mu    sync.Mutex
+	held  map[lb.Address]string
+	muted map[lb.Address]bool
 
 	watchMu sync.Mutex
 	watched []lb.Address
+	// taken are addresses that were created, whose old flows are to be forgotten.
+	taken chan []netip.Addr
 	// rewatch and relink have one slot: what is watched has changed.
 	rewatch, relink chan struct{}
 }
@@ -82,8 +86,8 @@ type Links struct {
 func New(o Options) *Links {
 	l := &Links{
 		now: o.Now, log: o.Log, claimed: o.Claimed, rival: o.Rival, changed: o.Changed, linkChanged: o.LinkChanged,
-		wire: newWire(), held: map[lb.Address]bool{}, muted: map[lb.Address]bool{},
-		rewatch: make(chan struct{}, 1), relink: make(chan struct{}, 1),
+		wire: newWire(), held: map[lb.Address]string{}, muted: map[lb.Address]bool{},
+		taken: make(chan []netip.Addr, 64), rewatch: make(chan struct{}, 1), relink: make(chan struct{}, 1),
 	}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
@@ -112,6 +116,38 @@ func New(o Options) *Links {
 	return l
 }
 
+// Share is one owner's part of the Links: a group's addresses and forwards. What
+// other owners hold it neither sees nor touches; an address that two of them want
+// is the later one's.
+type Share struct {
+	*Links
+	owner string
+}
+
+// For is the part of an owner, by its name: the same name, the same part.
+func (l *Links) For(owner string) Share { return Share{l, owner} }
+
+// Set is Share.Set for the owner without a name.
+func (l *Links) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
+	return l.For("").Set(ctx, want)
+}
+
+// Forward is Share.Forward for the owner without a name.
+func (l *Links) Forward(ctx context.Context, want []lb.Forward) error {
+	return l.For("").Forward(ctx, want)
+}
+
+// heldBy is what an owner holds. The caller holds mu.
+func (l *Links) heldBy(owner string) map[lb.Address]bool {
+	out := map[lb.Address]bool{}
+	for a, o := range l.held {
+		if o == owner {
+			out[a] = true
+		}
+	}
+	return out
+}
+
 // Run paces the announcements, ends copies and forwards in time, and reports
 // vanished addresses, foreign claims, rivals and link changes, until ctx ends;
 // that is no error. It is to be called once. When it ends the addresses stay,
@@ -125,6 +161,7 @@ func (l *Links) Run(ctx context.Context) error {
 	g.Go(func() error { return l.watchLinks(ctx) })
 	g.Go(func() error { return l.listen(ctx) })
 	g.Go(func() error { return l.keepDrains(ctx) })
+	g.Go(func() error { return l.forgetFlows(ctx) })
 	return g.Wait()
 }
 
@@ -186,7 +223,7 @@ func (l *Links) Sweep(ctx context.Context, keep []lb.Address) ([]lb.Address, err
 		if !there[a] || (a.Link == loopback && l.drains.read().copyOf(a.IP, l.now())) {
 			continue
 		}
-		if err := l.removeOne(k, a); err != nil {
+		if err := l.For(l.held[a]).removeOne(k, a); err != nil {
 			faults = append(faults, err)
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // Set makes the links hold the wanted addresses for another ValidLft and lets
-// go of all others that this Links put there. It is idempotent. The returned
+// go of all others that this Share put there. It is idempotent. The returned
 // state is what was reached, also beside an error; the error joins one fault
 // per address and each says the way out.
 //
@@ -26,7 +26,7 @@ import (
 // that is created ends the connections of this node's own programs to it: they
 // were to another node and would wait for ever, since the kernel drops what
 // comes from an address of its own.
-func (l *Links) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
+func (l Share) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
 	want, err := plain(want)
 	if err != nil {
 		return lb.Held{}, err
@@ -41,11 +41,17 @@ func (l *Links) Set(ctx context.Context, want lb.Holding) (lb.Held, error) {
 		fresh[i] = a.IP
 	}
 	l.drains.say(resetSockets(remoteIs, fresh...))
+	if len(fresh) > 0 {
+		select {
+		case l.taken <- fresh:
+		default: // so many at once that the first round will find these too
+		}
+	}
 	return held, errors.Join(before, err, after)
 }
 
 // hold writes the addresses on the links.
-func (l *Links) hold(ctx context.Context, want lb.Holding) (lb.Held, error) {
+func (l Share) hold(ctx context.Context, want lb.Holding) (lb.Held, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k, err := openKernel()
@@ -53,7 +59,7 @@ func (l *Links) hold(ctx context.Context, want lb.Holding) (lb.Held, error) {
 		return lb.Held{}, err
 	}
 	defer k.close()
-	steps := diff(l.held, want.Addresses, l.finder(k, want.Addresses))
+	steps := diff(l.heldBy(l.owner), want.Addresses, l.finder(k, want.Addresses))
 	if l.late(want) {
 		return l.letGo(k, want)
 	}
@@ -69,7 +75,7 @@ func (l *Links) hold(ctx context.Context, want lb.Holding) (lb.Held, error) {
 }
 
 // tell gives the announcer what was reached.
-func (l *Links) tell(want lb.Holding, held lb.Held) {
+func (l Share) tell(want lb.Holding, held lb.Held) {
 	if want.Mute {
 		l.announcer.drop(held.Have...)
 		for _, a := range held.Have {
@@ -86,7 +92,9 @@ func (l *Links) tell(want lb.Holding, held lb.Held) {
 			fresh = append(fresh, a)
 		}
 	}
-	clear(l.muted)
+	for _, a := range held.Have {
+		delete(l.muted, a)
+	}
 	l.announcer.keep(held.Have, fresh, held.Begun+want.ValidLft)
 }
 
@@ -95,9 +103,9 @@ func (l *Links) late(want lb.Holding) bool { return want.NotAfter != 0 && l.now(
 
 // letGo deletes everything held or wanted: who was frozen past NotAfter does
 // not know any more what is there, nor who has it now.
-func (l *Links) letGo(k *kernel, want lb.Holding) (lb.Held, error) {
+func (l Share) letGo(k *kernel, want lb.Holding) (lb.Held, error) {
 	var faults []error
-	for _, a := range union(l.held, want.Addresses) {
+	for _, a := range union(l.heldBy(l.owner), want.Addresses) {
 		if err := l.removeOne(k, a); err != nil {
 			faults = append(faults, err)
 		}
@@ -107,7 +115,7 @@ func (l *Links) letGo(k *kernel, want lb.Holding) (lb.Held, error) {
 
 // write does the steps. Deletions are done even when ctx has ended, since
 // letting go never waits.
-func (l *Links) write(ctx context.Context, k *kernel, steps []step, want lb.Holding) (lb.Held, error) {
+func (l Share) write(ctx context.Context, k *kernel, steps []step, want lb.Holding) (lb.Held, error) {
 	var held lb.Held
 	var faults []error
 	for _, s := range steps {
@@ -126,7 +134,7 @@ func (l *Links) write(ctx context.Context, k *kernel, steps []step, want lb.Hold
 			faults = append(faults, fmt.Errorf("%s: %w", s, err))
 			continue
 		}
-		l.held[s.addr] = true
+		l.held[s.addr] = l.owner
 		held.Have = append(held.Have, s.addr)
 		if added {
 			held.Added = append(held.Added, s.addr)
@@ -139,11 +147,14 @@ func (l *Links) write(ctx context.Context, k *kernel, steps []step, want lb.Hold
 
 // removeOne silences and deletes one address. One that could not be deleted
 // stays held, so that the next Set tries again.
-func (l *Links) removeOne(k *kernel, a lb.Address) error {
+func (l Share) removeOne(k *kernel, a lb.Address) error {
+	if owner, held := l.held[a]; held && owner != l.owner {
+		return nil // another's by now
+	}
 	l.announcer.drop(a)
 	delete(l.muted, a)
 	if err := k.remove(a); err != nil {
-		l.held[a] = true
+		l.held[a] = l.owner
 		return fmt.Errorf("remove: %w", err)
 	}
 	delete(l.held, a)
@@ -153,7 +164,7 @@ func (l *Links) removeOne(k *kernel, a lb.Address) error {
 // addOne refreshes or creates one address and says whether it was created.
 // The kernel may differ from what was listed a moment ago, so each of the two
 // falls back to the other, once.
-func (l *Links) addOne(k *kernel, s step, want lb.Holding) (added bool, err error) {
+func (l Share) addOne(k *kernel, s step, want lb.Holding) (added bool, err error) {
 	a := s.addr
 	if s.do == replace {
 		if err := l.removeOther(k, a); err != nil {
@@ -200,8 +211,9 @@ func (l *Links) removeOther(k *kernel, a lb.Address) error {
 // finder says in which form a wanted address is on its link now. The kernel
 // is asked only when an address is wanted that is not held, so not at every
 // refresh.
-func (l *Links) finder(k *kernel, want []lb.Address) func(lb.Address) form {
-	unknown := slices.ContainsFunc(want, func(a lb.Address) bool { return !l.held[a] })
+func (l Share) finder(k *kernel, want []lb.Address) func(lb.Address) form {
+	mine := l.heldBy(l.owner)
+	unknown := slices.ContainsFunc(want, func(a lb.Address) bool { return !mine[a] })
 	var all []ifAddr
 	if unknown {
 		var err error

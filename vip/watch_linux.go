@@ -2,8 +2,10 @@ package vip
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -103,7 +105,7 @@ func (l *Links) forgetGone() ([]lb.Address, error) {
 		return nil, err
 	}
 	var gone []lb.Address
-	for _, a := range union(l.held, nil) {
+	for _, a := range slices.SortedFunc(maps.Keys(l.held), compareAddresses) {
 		if _, ok := there[a]; !ok {
 			gone = append(gone, a)
 			delete(l.held, a)
