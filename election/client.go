@@ -41,12 +41,13 @@ func watchLeases(c coordinationclient.LeaseInterface) cache.WatchFuncWithContext
 func (e *Elector) keepMember(ctx context.Context) error {
 	var last *coordination.Lease
 	for {
-		wait := memberEvery
+		wait, begun := memberEvery, e.opt.Now()
 		l, err := e.writeMember(ctx, last)
 		switch {
 		case err == nil:
 			last = l
-			e.leases.putMember(l)
+			e.site.putMember(l)
+			e.site.renewed(e.opt.Node, begun)
 		case apierrors.IsConflict(err) && last != nil && e.opt.Now()-e.firstRun < 3*memberEvery:
 			if e.foreign(ctx) {
 				return ErrDuplicateNode
@@ -59,6 +60,7 @@ func (e *Elector) keepMember(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-e.told:
 		case <-time.After(wait):
 		}
 	}
@@ -68,6 +70,7 @@ func (e *Elector) keepMember(ctx context.Context) error {
 func (e *Elector) writeMember(ctx context.Context, last *coordination.Lease) (*coordination.Lease, error) {
 	m := e.opt.Member
 	m.Live = m.Live && !e.leaving.Load()
+	m.Pools = *e.pools.Load()
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	var err error

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,8 @@ const (
 	lookEvery = 250 * time.Millisecond
 	// claimAgain is the time until a claim that failed is sent again.
 	claimAgain = 20 * time.Millisecond
+	// neverAgain is when a record is renewed that another Lease renews.
+	neverAgain = lb.Instant(1<<63 - 1)
 )
 
 // Options are an elector's settings; all but Log are required.
@@ -42,7 +45,8 @@ type Options struct {
 	// Config reaches every API server; it must not limit the request rate.
 	Config    *rest.Config
 	Namespace string
-	// Group is the Lease's name; Node this node's, the holderIdentity.
+	// Group is the Lease's name, "" for none of its own: Deliver then gets nothing
+	// but Members that means anything. Node is this node's, the holderIdentity.
 	Group, Node  string
 	Lease, Renew time.Duration
 	// Member is what this node's member Lease says.
@@ -62,14 +66,21 @@ type Options struct {
 type Elector struct {
 	opt    Options
 	client coordinationclient.LeaseInterface
-	leases *leases
-	wish   atomic.Pointer[Lock]
+	site   *site
+	leases *leases // the group's part of site
+	// quiet: a group whose Lease is written only when it changes; another Elector
+	// watches and keeps the member Lease.
+	quiet bool
+	wish  atomic.Pointer[Lock]
 	// writing holds a token while a write is under way.
 	writing chan struct{}
 	// tasks are requests of Do; Run carries them out.
 	tasks   chan func(context.Context)
 	leaving atomic.Bool
-	reads   [2]atomic.Int32 // in flight: quick and patient ones
+	// pools are what the member Lease says of them; told has one slot: they changed.
+	pools atomic.Pointer[[]string]
+	told  chan struct{}
+	reads [2]atomic.Int32 // in flight: quick and patient ones
 
 	mu       sync.Mutex
 	renewAt  lb.Instant
@@ -89,18 +100,68 @@ func NewElector(opt Options) (*Elector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client for Leases: %v", err)
 	}
-	e := &Elector{
-		opt: opt, client: c.Leases(opt.Namespace),
-		tasks: make(chan func(context.Context), 16), writing: make(chan struct{}, 1),
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	e.leases = newLeases(opt.Now, opt.Group, opt.Deliver)
-	e.leases.resolve = e.resolve
-	e.wish.Store(&Lock{})
-	if e.opt.Log == nil {
-		e.opt.Log = slog.New(slog.DiscardHandler)
-	}
+	e := newElector(opt, c.Leases(opt.Namespace), newSite(opt.Now))
+	e.site.resolve = e.resolve
+	// Without a group it has the members to deliver.
+	e.leases = e.site.follow(opt.Group, opt.Deliver)
 	return e, nil
 }
+
+func newElector(opt Options, client coordinationclient.LeaseInterface, s *site) *Elector {
+	e := &Elector{
+		opt: opt, client: client, site: s,
+		tasks: make(chan func(context.Context), 16), writing: make(chan struct{}, 1), told: make(chan struct{}, 1),
+	}
+	e.pools.Store(&opt.Member.Pools)
+	e.wish.Store(&Lock{})
+	return e
+}
+
+// Times of a group whose Lease is written only when it changes: its holder lives as
+// long as its member Lease.
+const (
+	MemberLease = 3 * memberEvery
+	MemberRenew = memberEvery
+)
+
+// Follow prepares an elector for another group of the same site, whose Lease is
+// written only when it changes, so that the traffic at rest does not grow with
+// groups. may says which members are its candidates, and may
+// change their priority. It uses the watch and the
+// member Lease of e, which must run; its own Run begins and
+// ends the view.
+func (e *Elector) Follow(group string, may func(Member) (Member, bool), deliver func(Event)) *Elector {
+	opt := e.opt
+	opt.Group, opt.Deliver, opt.Lease, opt.Renew = group, deliver, MemberLease, MemberRenew
+	g := newElector(opt, e.client, e.site)
+	g.quiet = true
+	g.leases = e.site.prepare(group, deliver)
+	g.leases.beats, g.leases.may = true, may
+	return g
+}
+
+// HolderOf is whom a group's Lease names, as last seen by watch, "" for nobody. It
+// need not be followed.
+func (e *Elector) HolderOf(group string) string { return e.site.holder(group) }
+
+// SetPools changes the pools that this node's member Lease says it can announce.
+func (e *Elector) SetPools(pools []string) {
+	if slices.Equal(pools, *e.pools.Load()) {
+		return
+	}
+	pools = slices.Clone(pools)
+	e.pools.Store(&pools)
+	select {
+	case e.told <- struct{}{}:
+	default:
+	}
+}
+
+// Allow changes which members are candidates.
+func (e *Elector) Allow(may func(Member) (Member, bool)) { e.leases.allow(may) }
 
 // Run watches the Leases, runs the LeaderElector and keeps the member Lease
 // until ctx ends. It returns ErrDuplicateNode, or nil.
@@ -108,9 +169,16 @@ func (e *Elector) Run(ctx context.Context) error {
 	ctx = klog.NewContext(ctx, logr.Discard())
 	e.firstRun = e.opt.Now()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { e.watch(ctx); return nil })
-	g.Go(func() error { e.elect(ctx); return nil })
-	g.Go(func() error { return e.keepMember(ctx) })
+	if e.quiet {
+		e.site.enrol(e.leases)
+		defer e.site.unfollow(e.leases)
+	} else {
+		g.Go(func() error { e.watch(ctx); return nil })
+		g.Go(func() error { return e.keepMember(ctx) })
+	}
+	if e.opt.Group != "" && !e.quiet {
+		g.Go(func() error { e.elect(ctx); return nil })
+	}
 	g.Go(func() error {
 		for {
 			select {
@@ -170,7 +238,7 @@ func (e *Elector) watch(ctx context.Context) {
 		WatchFuncWithContext: watchLeases(e.client),
 	}
 	quiet := logr.Discard()
-	r := cache.NewReflectorWithOptions(lw, &coordination.Lease{}, e.leases, cache.ReflectorOptions{
+	r := cache.NewReflectorWithOptions(lw, &coordination.Lease{}, e.site, cache.ReflectorOptions{
 		Name: "leases", Logger: &quiet,
 		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Steps: 3, Cap: time.Second, Jitter: 0.2},
 	})
@@ -182,7 +250,7 @@ func (e *Elector) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			e.leases.tellMembers() // some may have grown too old
+			e.site.tellMembers() // some may have grown too old
 		}
 	}
 }
@@ -246,6 +314,9 @@ func (e *Elector) wrote(begun lb.Instant, err error) {
 	defer e.mu.Unlock()
 	if err == nil {
 		e.renewAt, e.backoff = begun+e.opt.Renew, 0
+		if e.quiet {
+			e.renewAt = neverAgain
+		}
 		return
 	}
 	e.backoff = min(max(2*e.backoff, 50*time.Millisecond), time.Second)
@@ -285,6 +356,9 @@ func (e *Elector) readSoon(timeout time.Duration) {
 		flight.Add(-1)
 		switch {
 		case err == nil:
+			if h := l.Spec.HolderIdentity; e.quiet && h != nil && *h != e.opt.Node {
+				e.resolve(*h) // the record is as old as this
+			}
 			e.leases.seen(l, number(l.ResourceVersion), ByRead, begun)
 		case isMissing(err):
 			last, _ := e.leases.last()
@@ -352,7 +426,7 @@ func (e *Elector) resolve(node string) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 	defer cancel()
 	if l, err := e.client.Get(ctx, memberName+node, meta.GetOptions{}); err == nil {
-		e.leases.putMember(l)
+		e.site.putMember(l)
 	}
 }
 

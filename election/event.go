@@ -77,6 +77,9 @@ type (
 		Via   Via
 		Begun lb.Instant
 	}
+	// Renewed is a write of this node's member Lease, begun at Begun: it is what
+	// renews a record that is itself written only when it changes.
+	Renewed struct{ Begun lb.Instant }
 	// ReadFailed is a read that was not answered in time, or with an error.
 	ReadFailed struct{ Begun lb.Instant }
 	// Members are all nodes that may hold the group.
@@ -145,6 +148,7 @@ type (
 
 func (Started) event()     {}
 func (Saw) event()         {}
+func (Renewed) event()     {}
 func (ReadFailed) event()  {}
 func (Members) event()     {}
 func (AddressIs) event()   {}

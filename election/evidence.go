@@ -368,7 +368,7 @@ func (m *Machine) replaced(r Record) bool {
 // mayTake says whether the record's holder is still gone: not heard to hold,
 // and, where no hello was ever heard of it, not renewing either.
 func (m *Machine) mayTake(r Record) bool {
-	renewed := m.base.term(r) && m.base.Version != "" && m.base.Version != r.Version
+	renewed := m.base.term(r) && m.base.Version != "" && m.base.stamp() != r.stamp()
 	if m.peers[r.Holder].holds() || renewed && !m.byEvidence {
 		return false
 	}

@@ -164,6 +164,14 @@ func (m *Machine) confirmed(ev Saw) {
 	}
 }
 
+// onRenewed: this node's member Lease, on which the record rests, was written. It
+// confirms nothing that is in doubt: only the record itself does.
+func (m *Machine) onRenewed(ev Renewed) {
+	if m.phase == Holding && m.sure {
+		m.due.set(onLease, max(m.due[onLease], ev.Begun+m.cfg.Lease-time.Second))
+	}
+}
+
 // relock lets the elector renew the present term.
 func (m *Machine) relock() {
 	if m.phase == Holding && m.held && !m.hand.active && !m.provisional {

@@ -27,6 +27,7 @@ const (
 	annLeaving  = "mooring.dev/leaving" // a member whose agent is ending
 	annPriority = "mooring.dev/priority"
 	annDrain    = "mooring.dev/drain" // a member whose operator wants it empty
+	annPools    = "mooring.dev/pools" // whose addresses a member can announce
 	memberEvery = 10 * time.Second
 	memberDead  = 6 * memberEvery
 )
@@ -104,11 +105,15 @@ func toMember(l *coordination.Lease) (Member, bool) {
 	return Member{
 		Node: node, MACs: words(l.Annotations[annMACs]), Addrs: words(l.Annotations[annAddrs]),
 		Live: l.Annotations[annLeaving] == "" && !drain, Priority: min(max(priority, 0), 255), Drain: drain,
+		Pools: words(l.Annotations[annPools]),
 	}, true
 }
 
 // words splits at commas and drops what is empty.
 func words(s string) []string {
+	if s == "" {
+		return nil
+	}
 	return slices.DeleteFunc(strings.Split(s, ","), func(w string) bool { return w == "" })
 }
 
@@ -124,6 +129,7 @@ func encodeMember(base *coordination.Lease, m Member, identity string, now time.
 	l.Labels = with(l.Labels, labelKind, kindMember)
 	l.Annotations = with(l.Annotations, annMACs, strings.Join(m.MACs, ","))
 	l.Annotations = with(l.Annotations, annAddrs, strings.Join(m.Addrs, ","))
+	l.Annotations = with(l.Annotations, annPools, strings.Join(m.Pools, ","))
 	l.Annotations = with(l.Annotations, annPriority, strconv.Itoa(m.Priority))
 	leaving := ""
 	if !m.Live {

@@ -218,6 +218,8 @@ func (m *Machine) handle(ev Event) {
 		m.onStarted(ev)
 	case Saw:
 		m.onSaw(ev)
+	case Renewed:
+		m.onRenewed(ev)
 	case ReadFailed:
 		m.onReadFailed()
 	case Members:

@@ -17,6 +17,8 @@ type Member struct {
 	Live bool `json:"live"`
 	// Priority ranks before the hash: the higher, the better.
 	Priority int `json:"priority,omitempty"`
+	// Pools of addresses that it can announce; the API server's VIPs are in none.
+	Pools []string `json:"pools,omitempty"`
 	// Drain says that its operator wants it empty; it is not Live then.
 	Drain bool `json:"drain,omitempty"`
 }

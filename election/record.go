@@ -25,6 +25,17 @@ type Record struct {
 	// UID and Version are the Lease's, both opaque to the machine.
 	UID     string `json:"uid,omitempty"`
 	Version string `json:"version,omitempty"`
+	// Beat names the last renewal of the holder's member Lease, for a group whose
+	// own Lease is written only when it changes; else "".
+	Beat string `json:"-"`
+}
+
+// stamp tells one renewal of the record from the next, "" for no Lease.
+func (r Record) stamp() string {
+	if r.Beat == "" || r.Version == "" {
+		return r.Version
+	}
+	return r.Version + "+" + r.Beat
 }
 
 // String prints the record as "holder/transitions".

@@ -19,7 +19,7 @@ func (m *Machine) becomeStandby() {
 	m.hand, m.summon = handover{}, summons{}
 	m.due = m.due.lasting()
 	m.age = ageing{}
-	m.age.saw(m.now, m.known.Version)
+	m.age.saw(m.now, m.known.stamp())
 	m.do(Lock{Mode: LockClosed})
 	m.due.set(onRead, m.now+m.missed())
 	if m.shutdown {
@@ -72,7 +72,7 @@ func (m *Machine) follow(r Record, sound bool) (changed bool) {
 	version := ""
 	if sound {
 		m.believe(r)
-		version = m.known.Version
+		version = m.known.stamp()
 	}
 	m.actual = r.Version
 	if m.age.seen != 0 && version == m.age.version {
