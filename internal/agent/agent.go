@@ -20,14 +20,15 @@ import (
 // Options are what an agent is made of; all are required but Witnesses and Forwards.
 type Options struct {
 	Machine election.Config
-	// VIPs of the group, each on its link.
+	// VIPs of the group, each on its link; SetVIPs changes them.
 	VIPs []lb.Address
 	// Witnesses are addresses, beside the other members', whose answer proves
 	// that this node is not the one cut off.
 	Witnesses []lb.Address
 	// Start is the first event: what was found of an earlier run.
 	Start election.Started
-	// Plane is what the data plane is planned from at the start.
+	// Plane is what the data plane is planned from at the start; without a
+	// DataPlane, whose group has none of its own, it means nothing.
 	Plane lb.Snapshot
 
 	// Forwards are those of an earlier run that still stand.
@@ -88,7 +89,8 @@ type Agent struct {
 	lateMu   sync.Mutex
 	late     map[string]election.Peer
 	known    atomic.Pointer[[]election.Member]
-	last     lb.Holding // the newest address wish
+	vips     atomic.Pointer[[]lb.Address] // written by the loop only
+	last     lb.Holding                   // the newest address wish
 	status   atomic.Pointer[Status]
 	moves    []Move
 	noted    Move            // the last decision
@@ -123,8 +125,33 @@ func New(opt Options) *Agent {
 		arming: make(chan struct{}, 1), late: map[string]election.Peer{},
 	}
 	a.known.Store(&a.members)
+	a.vips.Store(&opt.VIPs)
 	a.publish()
 	return a
+}
+
+// VIPs are the group's addresses at present.
+func (a *Agent) VIPs() []lb.Address { return *a.vips.Load() }
+
+// SetVIPs changes the group's addresses, of which there must be one at least: a
+// holder holds the new ones at once and lets the others go, without a change of
+// hands.
+func (a *Agent) SetVIPs(vips []lb.Address) {
+	vips = slices.Clone(vips)
+	a.input(func(a *Agent) bool {
+		if slices.Equal(vips, a.VIPs()) {
+			return false
+		}
+		a.vips.Store(&vips)
+		if len(a.last.Addresses) > 0 {
+			// The fence stays where it is: a wish that is too late is void.
+			hold := a.last
+			hold.Addresses = vips
+			a.wish(hold)
+		}
+		a.publish()
+		return false
+	})
 }
 
 // Deliver takes an event from an adapter. It does not block: when a thousand
@@ -314,12 +341,12 @@ func (a *Agent) carryOut(act election.Action) {
 	switch act := act.(type) {
 	case election.Hold:
 		a.wish(lb.Holding{
-			Addresses: a.opt.VIPs, ValidLft: a.opt.Machine.ValidLft, NotAfter: act.NotAfter, Mute: act.Mute,
+			Addresses: a.VIPs(), ValidLft: a.opt.Machine.ValidLft, NotAfter: act.NotAfter, Mute: act.Mute,
 		})
 	case election.LetGo:
 		a.wish(lb.Holding{})
 	case election.Drain:
-		a.wish(lb.Holding{Copies: a.opt.VIPs, CopyFor: act.For})
+		a.wish(lb.Holding{Copies: a.VIPs(), CopyFor: act.For})
 	case election.Announce:
 		a.defend.post(struct{}{})
 	case election.Probe:
@@ -382,7 +409,7 @@ func (a *Agent) witnesses() []lb.Address {
 			continue
 		}
 		for _, ip := range sound(m.Addrs) {
-			out = append(out, lb.Address{IP: ip, Link: a.opt.VIPs[0].Link})
+			out = append(out, lb.Address{IP: ip, Link: a.VIPs()[0].Link})
 		}
 	}
 	return out
@@ -409,7 +436,7 @@ func (a *Agent) forwards(node string) []lb.Forward {
 		if m.Node != node || node == "" {
 			continue
 		}
-		for _, vip := range a.opt.VIPs {
+		for _, vip := range a.VIPs() {
 			for _, ip := range sound(m.Addrs) {
 				if ip.Is4() == vip.IP.Is4() {
 					until := a.opt.Now() + a.opt.Machine.Drain
@@ -424,6 +451,9 @@ func (a *Agent) forwards(node string) []lb.Forward {
 
 // replan hands the data plane what follows from its inputs.
 func (a *Agent) replan() {
+	if a.opt.DataPlane == nil {
+		return
+	}
 	d := lb.Plan(a.plane)
 	// While no API server is known, a HAProxy of an earlier run goes on.
 	if d.Reason != lb.NoBackends {

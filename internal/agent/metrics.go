@@ -2,7 +2,6 @@ package agent
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/internal/lb"
@@ -64,8 +63,7 @@ func newMetrics(group string) *Metrics {
 		Help:    "How long a change of hands took, from its trigger to the announced address.",
 		Buckets: []float64{.02, .05, .1, .2, .5, 1, 2, 5, 10, 20},
 	}, []string{"cause"})
-	m.Registry.MustRegister(m.decisions, m.took, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.Registry.MustRegister(m.decisions, m.took)
 	return m
 }
 

@@ -84,7 +84,7 @@ func (a *Agent) publish() {
 		Moves: append([]Move(nil), a.moves...), Last: a.lastMove,
 		Provisional: m.Provisional, Forwards: m.Forwards, Peers: a.peerStatus(now),
 	}
-	for _, v := range a.opt.VIPs {
+	for _, v := range a.VIPs() {
 		s.VIPs = append(s.VIPs, v.IP.String())
 	}
 	if m.Since != 0 {

@@ -100,7 +100,7 @@ func (a *Agent) askNode(ctx context.Context, node string) {
 	for _, m := range *a.known.Load() {
 		if m.Node == node {
 			for _, ip := range sound(m.Addrs) {
-				addrs = append(addrs, lb.Address{IP: ip, Link: a.opt.VIPs[0].Link})
+				addrs = append(addrs, lb.Address{IP: ip, Link: a.VIPs()[0].Link})
 			}
 		}
 	}
@@ -121,13 +121,14 @@ func (a *Agent) askWire(ctx context.Context, witnesses []lb.Address, quick bool)
 	begun := a.opt.Now()
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	answers, err := a.opt.Addresses.Probe(ctx, slices.Concat(a.opt.VIPs, witnesses), quick)
+	vips := a.VIPs()
+	answers, err := a.opt.Addresses.Probe(ctx, slices.Concat(vips, witnesses), quick)
 	ev := election.Probed{Begun: begun, Asked: begun, Quick: quick}
 	if err != nil {
 		ev.Err = err.Error()
 	}
 	for _, an := range answers {
-		vip := slices.ContainsFunc(a.opt.VIPs, func(v lb.Address) bool { return v.IP == an.IP })
+		vip := slices.ContainsFunc(vips, func(v lb.Address) bool { return v.IP == an.IP })
 		switch {
 		case !vip:
 			ev.Witness = true
@@ -140,7 +141,7 @@ func (a *Agent) askWire(ctx context.Context, witnesses []lb.Address, quick bool)
 
 // announce defends the VIPs; the sink limits the rate.
 func (a *Agent) announce(ctx context.Context, _ struct{}) {
-	if err := a.opt.Addresses.Announce(ctx, a.opt.VIPs); err != nil {
+	if err := a.opt.Addresses.Announce(ctx, a.VIPs()); err != nil {
 		a.opt.Log.Warn("announcement not sent", "err", err)
 	}
 }
