@@ -73,7 +73,11 @@ func (r raw) head(p *problems) {
 // apiServer checks the section of the same name.
 func (r raw) apiServer(p *problems, c *Config) {
 	a, out := r.APIServer, &c.APIServer
-	out.VIPs = vips(p, a.VIPs)
+	// A node that serves Services alone has none.
+	out.VIPs = vips(p, a.VIPs, r.Services.Enabled.value != "true")
+	if len(a.VIPs.items) == 0 && c.Interface == "" && r.Services.Enabled.value == "true" {
+		p.missing("interface", "without apiServer.vips write the link on which the agents hear each other, for example eth0")
+	}
 	out.Port = port(p, a.Port, out.Port)
 	out.ProxyPort = port(p, a.ProxyPort, out.ProxyPort)
 	if out.Port == out.ProxyPort {
@@ -117,8 +121,8 @@ func (r raw) times(p *problems, c *Config) {
 func roundUp(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
 
 // vips checks the list of virtual IPs.
-func vips(p *problems, list texts) []netip.Addr {
-	if len(list.items) == 0 {
+func vips(p *problems, list texts, needed bool) []netip.Addr {
+	if len(list.items) == 0 && needed {
 		p.missing("apiServer.vips", "list the virtual IPs of the API server, for example [192.0.2.10]")
 	}
 	if len(list.items) > maxVIPs {

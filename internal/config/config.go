@@ -52,6 +52,7 @@ type Config struct {
 	Peers []Peer `yaml:"peers"`
 
 	Announce Announce `yaml:"announce"`
+	Services Services `yaml:"services"`
 }
 
 // Log is how the agent logs.
@@ -170,6 +171,28 @@ type Announce struct {
 	Refresh time.Duration `yaml:"refresh"`
 }
 
+// Services of type LoadBalancer, whose addresses come from AddressPools.
+type Services struct {
+	Enabled bool `yaml:"enabled"`
+	// Class says which Services are ours by spec.loadBalancerClass; AcceptedClasses
+	// are served too, at most 8.
+	Class           Class    `yaml:"class"`
+	AcceptedClasses []string `yaml:"acceptedClasses"`
+	// MaxConnections of their HAProxy; 0 computes it from the limit of open files.
+	MaxConnections int `yaml:"maxConnections"`
+	// PeersPort is where their HAProxies tell each other which server a client has.
+	PeersPort uint16 `yaml:"peersPort"`
+}
+
+// Class is which Services are ours.
+type Class string
+
+// With default also those without a class, else only those that name it.
+const (
+	ClassDefault Class = "default"
+	ClassOnly    Class = "only-class"
+)
+
 //go:embed reference.yaml
 var reference string
 
@@ -202,6 +225,7 @@ func defaults() Config {
 		Moves:    Moves{DrainTimeout: 5 * time.Minute, PreemptDelay: time.Minute},
 		Priority: 100,
 		Announce: Announce{Rate: 100, Refresh: 30 * time.Second},
+		Services: Services{Class: ClassDefault, PeersPort: 7445},
 	}
 }
 

@@ -55,6 +55,7 @@ func TestReferenceIsTheDefaults(t *testing.T) {
 		want.APIServer.Servers = append(want.APIServer.Servers, netip.MustParseAddrPort(s))
 	}
 	want.Witnesses = []netip.Addr{netip.MustParseAddr("10.0.0.250")}
+	want.Services.AcceptedClasses = []string{"example.com/lb"}
 	want.Peers = []Peer{
 		{Node: "n2", Addr: netip.MustParseAddr("10.0.0.12"), MAC: "52:54:00:00:00:12"},
 		{Node: "n3", Addr: netip.MustParseAddr("10.0.0.13")},

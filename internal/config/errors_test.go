@@ -44,7 +44,7 @@ f:8: apiServer.chekc: unknown field; did you mean apiServer.check?
 f:9: laese: unknown field; did you mean lease?
 f:10: validLifetime: unknown field; did you mean fence.validLifetime?
 f:11: zzzzzz: unknown field; known here: apiVersion, kind, kubeconfig, interface, node, namespace, runDir, ` +
-			`stateDir, log, metrics, apiServer, lease, fence, hello, moves, priority, witnesses, peers, announce
+			`stateDir, log, metrics, apiServer, lease, fence, hello, moves, priority, witnesses, peers, announce, services
 f:12: log.levle: unknown field; did you mean log.level?
 f:12: log.colour: unknown field; known here: format, level`},
 		{"twice, and the wrong shape", head + "kubeconfig: /l\napiServer:\n  vips: 192.0.2.10\nlog: text\nnode: [a]\n",

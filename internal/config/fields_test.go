@@ -52,6 +52,11 @@ func sample() map[string]string {
 		"peers":                             "[{node: n8, address: 10.7.0.8, mac: '52:54:00:00:00:08'}]",
 		"announce.rate":                     "15",
 		"announce.refresh":                  "1m",
+		"services.enabled":                  "true",
+		"services.class":                    "only-class",
+		"services.acceptedClasses":          "[example.org/b]",
+		"services.maxConnections":           "5000",
+		"services.peersPort":                "17445",
 	}
 }
 

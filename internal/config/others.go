@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -31,6 +32,7 @@ func (r raw) others(p *problems, c *Config) {
 		out.KeyFile = absolute(p, h.KeyFile, "")
 	}
 	r.moves(p, c)
+	r.services(p, c)
 	c.Priority = number(p, r.Priority, c.Priority, limits{0, 255})
 	c.Witnesses = witnesses(p, r.Witnesses, c.APIServer.VIPs)
 	c.Peers = peers(p, r.Peers, c.APIServer.VIPs, c.Node)
@@ -43,6 +45,31 @@ func (r raw) moves(p *problems, c *Config) {
 	out.PreemptDelay = duration(p, m.PreemptDelay, out.PreemptDelay, span{0, time.Hour, 0})
 	// The kernel's lifetimes of addresses are in seconds.
 	out.DrainTimeout = duration(p, m.DrainTimeout, out.DrainTimeout, span{0, time.Hour, time.Second})
+}
+
+// maxClasses is how many foreign classes may be served.
+const maxClasses = 8
+
+// services checks the section of the same name.
+func (r raw) services(p *problems, c *Config) {
+	v, out := r.Services, &c.Services
+	out.Enabled = truth(p, v.Enabled, out.Enabled)
+	out.Class = Class(choice(p, v.Class, string(out.Class), string(ClassDefault), string(ClassOnly)))
+	out.MaxConnections = number(p, v.MaxConnections, out.MaxConnections, limits{0, 1_000_000})
+	out.PeersPort = uint16(number(p, v.PeersPort, int(out.PeersPort), limits{firstUserPort, 65535}))
+	if len(v.AcceptedClasses.items) > maxClasses {
+		p.add(v.AcceptedClasses.line, v.AcceptedClasses.path, "has %d classes, at most %d are possible",
+			len(v.AcceptedClasses.items), maxClasses)
+	}
+	// A label's key (core/v1 ServiceSpec).
+	labelKey := regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+	for _, t := range v.AcceptedClasses.items {
+		if !labelKey.MatchString(t.value) || len(t.value) > 317 {
+			p.at(t, "%q is no loadBalancerClass; write a label key such as example.com/lb", t.value)
+			continue
+		}
+		out.AcceptedClasses = append(out.AcceptedClasses, t.value)
+	}
 }
 
 // witnesses checks the list of hosts whose answer proves that this node is not

@@ -30,6 +30,7 @@ type raw struct {
 	Witnesses  texts        `yaml:"witnesses"`
 	Peers      rawPeers     `yaml:"peers"`
 	Announce   rawAnnounce  `yaml:"announce"`
+	Services   rawServices  `yaml:"services"`
 }
 
 type rawLog struct {
@@ -82,6 +83,14 @@ type rawMoves struct {
 type rawAnnounce struct {
 	Rate    text `yaml:"rate"`
 	Refresh text `yaml:"refresh"`
+}
+
+type rawServices struct {
+	Enabled         text  `yaml:"enabled"`
+	Class           text  `yaml:"class"`
+	AcceptedClasses texts `yaml:"acceptedClasses"`
+	MaxConnections  text  `yaml:"maxConnections"`
+	PeersPort       text  `yaml:"peersPort"`
 }
 
 // text is one value as written. path is empty when the field is absent.
