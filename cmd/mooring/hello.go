@@ -54,9 +54,12 @@ func (n *node) connectPeers() error {
 		Node: n.cfg.Node, Interval: c.Interval, Multiplier: c.Multiplier, Port: c.Port,
 		Now: boottime, Log: n.log, Changed: n.onHello, Helper: helperCommand,
 	})
+	n.voices = newVoices(hellos{n.hello})
 	api := n.servers.RESTConfig(0)
 	var err error
-	if n.taints, err = kube.NewNodes(api, kube.NodesOptions{Changed: n.onTaints, Log: n.log}); err != nil {
+	if n.taints, err = kube.NewNodes(api, kube.NodesOptions{
+		Changed: n.onTaints, Self: n.cfg.Node, Labels: n.onLabels, Log: n.log,
+	}); err != nil {
 		return err
 	}
 	if c.KeyFile != "" {
@@ -143,17 +146,37 @@ func (n *node) onHello(c hello.Change) {
 	if c.State == election.PeerUp {
 		n.complain("hello-"+c.Node, "")
 	}
-	n.agent.Deliver(election.Peer{Node: c.Node, State: c.State, Say: c.Groups[group], Heard: c.Heard})
+	if n.agent != nil {
+		n.agent.Deliver(election.Peer{Node: c.Node, State: c.State, Say: c.Groups[group], Heard: c.Heard})
+	}
+	if n.services != nil {
+		n.services.onPeer(c)
+	}
 }
 
 func (n *node) onTaints(out, leave []string) {
-	n.agent.Deliver(election.Taints{Out: out, Leave: leave})
+	n.deliverAll(election.Taints{Out: out, Leave: leave})
 }
 
-func (n *node) onRival(c lb.Claim) { n.agent.Deliver(election.Rival{MAC: c.MAC.String()}) }
+// onLabels takes the labels of this node, which choose what it may hold of Services.
+func (n *node) onLabels(labels map[string]string) {
+	if n.services != nil {
+		n.services.onLabels(labels)
+	}
+}
+
+func (n *node) onRival(c lb.Claim) { n.deliverTo(c.IP, election.Rival{MAC: c.MAC.String()}) }
+
+// family is an address of the family that hellos prefer.
+func (n *node) family() netip.Addr {
+	if len(n.vips) > 0 {
+		return n.vips[0].IP
+	}
+	return netip.IPv4Unspecified()
+}
 
 // speakWith makes the best-ranked members the hellos' peers, over the first
-// VIP's link: its family if they have an address of it.
+// announcing link: the first VIP's family if they have an address of it.
 func (n *node) speakWith(members []election.Member) {
 	ranked := election.Ranked(group, members)
 	// Whose Lease is old may be gone for good, and its address another's; it may
@@ -169,10 +192,10 @@ func (n *node) speakWith(members []election.Member) {
 	})
 	var targets []hello.Target
 	for _, m := range ranked {
-		ip, ok := addressOf(m, n.vips[0].IP)
+		ip, ok := addressOf(m, n.family())
 		taken := slices.ContainsFunc(targets, func(t hello.Target) bool { return t.Addr == ip })
 		if ok && !taken && m.Node != n.cfg.Node && len(targets) < maxPeers {
-			t := hello.Target{Node: m.Node, Addr: ip, Link: n.vips[0].Link}
+			t := hello.Target{Node: m.Node, Addr: ip, Link: n.announcing()[0]}
 			t.SetAlso(addressesOf(m))
 			targets = append(targets, t)
 		}
@@ -228,7 +251,7 @@ func (n *node) candidates() []election.Member {
 // watchHealth tells the machine whether this node's own API server serves, where
 // no HAProxy does.
 func (n *node) watchHealth(ctx context.Context) error {
-	if n.cfg.APIServer.Balance != config.BalanceOff {
+	if n.agent == nil || n.cfg.APIServer.Balance != config.BalanceOff {
 		return nil
 	}
 	for {
@@ -305,7 +328,7 @@ func because(why string) string {
 }
 
 func (n *node) liveMember(name string) bool {
-	return slices.ContainsFunc(n.agent.Status().Members, func(m election.Member) bool { return m.Node == name && m.Live })
+	return slices.ContainsFunc(n.members(), func(m election.Member) bool { return m.Node == name && m.Live })
 }
 
 // forwarding names the node to which an earlier run of this agent forwards.

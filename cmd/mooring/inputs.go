@@ -24,13 +24,30 @@ import (
 // are kept on disk: without them an agent that restarts in an API outage would
 // take every candidate for a stranger.
 func (n *node) deliver(ev election.Event) {
-	n.agent.Deliver(ev)
+	if n.agent != nil {
+		n.agent.Deliver(ev)
+	}
 	if m, ok := ev.(election.Members); ok {
+		n.all.Store(&m.All)
 		n.speakWith(m.All)
+		if n.services != nil {
+			knock(n.services.wake)
+		}
 		if err := keep(n.membersFile(), m.All); err != nil {
 			n.log.Warn("members not kept on disk", "err", err)
 		}
 	}
+}
+
+// members are all as last told, or as kept from the last run.
+func (n *node) members() []election.Member {
+	if n.agent != nil {
+		return n.agent.Status().Members
+	}
+	if all := n.all.Load(); all != nil {
+		return *all
+	}
+	return nil
 }
 
 // keep writes a value to a file, atomically, as JSON.
@@ -67,7 +84,10 @@ func recall(path string, v any) error {
 // cluster has spoken.
 func (n *node) rememberMembers() {
 	if all := n.candidates(); len(all) > 0 {
-		n.agent.Deliver(election.Members{All: all})
+		n.all.Store(&all)
+		if n.agent != nil {
+			n.agent.Deliver(election.Members{All: all})
+		}
 		n.speakWith(all)
 	}
 }
@@ -75,8 +95,8 @@ func (n *node) rememberMembers() {
 // What the adapters call from their own goroutines. None of these blocks: they
 // enqueue an event, and the loop decides.
 
-func (n *node) onClaim(c lb.Claim)      { n.agent.Deliver(election.Claimed{MAC: c.MAC.String()}) }
-func (n *node) onGone()                 { n.agent.Deliver(election.AddressGone{}) }
+func (n *node) onClaim(c lb.Claim)      { n.deliverTo(c.IP, election.Claimed{MAC: c.MAC.String()}) }
+func (n *node) onGone()                 { n.deliverAll(election.AddressGone{}) }
 func (n *node) onProxy(s lb.ProxyState) { n.agent.SetProxy(s) }
 
 // Files that outlive the agent are in stateDir, those of this boot in runDir.
@@ -93,7 +113,9 @@ func (n *node) refuse(why string) { n.complain("config", why) }
 func (n *node) onBackends(b []lb.Backend) {
 	addrs := addrsOf(b)
 	n.servers.Set(addrs)
-	n.agent.SetBackends(b)
+	if n.agent != nil {
+		n.agent.SetBackends(b)
+	}
 	if err := keep(n.serversFile(), addrs); err != nil {
 		n.log.Warn("API servers not kept on disk", "err", err)
 	}
@@ -110,7 +132,23 @@ func (n *node) onLink(c lb.LinkChange) {
 	}
 	up := len(n.down) == 0
 	n.mu.Unlock()
-	n.agent.Deliver(election.Carrier{Up: up})
+	n.deliverAll(election.Carrier{Up: up})
+}
+
+// deliverAll passes on what concerns every group, deliverTo what concerns an address.
+func (n *node) deliverAll(ev election.Event) {
+	if n.agent != nil {
+		n.agent.Deliver(ev)
+	}
+	if n.services != nil {
+		n.services.deliver(ev)
+	}
+}
+
+func (n *node) deliverTo(ip netip.Addr, ev election.Event) {
+	if (n.services == nil || !n.services.claimed(ip, ev)) && n.agent != nil {
+		n.agent.Deliver(ev)
+	}
 }
 
 // seeds are the API servers of the configuration and of the last run.
@@ -152,6 +190,9 @@ func (n *node) checkFiles(withClient bool) (lb.Check, error) {
 // checks need a client certificate, and every ten minutes whether the VIPs are
 // in its serving certificate.
 func (n *node) watchCertificate(ctx context.Context) error {
+	if n.agent == nil {
+		return nil
+	}
 	settled, refusals := n.cfg.APIServer.Check.ClientCertificate != config.CertificateAuto, 0
 	for {
 		pause := 10 * time.Minute
@@ -289,7 +330,12 @@ func (n *node) vipNames() []string {
 
 // report is what `mooring status` shows.
 func (n *node) report(a *agent.Agent) report {
-	r := report{Status: a.Status(), Version: version, APIServers: n.servers.State()}
+	r := report{Version: version, APIServers: n.servers.State()}
+	if a != nil {
+		r.Status = a.Status()
+	} else {
+		r.Status = agent.Status{Node: n.cfg.Node, Members: n.members()}
+	}
 	if t, ok := n.elector.Acquired(); ok {
 		r.HeldSince = t
 	}

@@ -344,7 +344,7 @@ func TestMetricsPortTaken(t *testing.T) {
 	must(t, err)
 	defer l.Close()
 	n := composed(t, "metrics: {bind: 127.0.0.1:19441}\n")
-	if err := n.serveMetrics(t.Context(), n.agent); err == nil || !strings.Contains(err.Error(), "metrics.bind") {
+	if err := n.serveMetrics(t.Context()); err == nil || !strings.Contains(err.Error(), "metrics.bind") {
 		t.Errorf("error %v", err)
 	}
 }

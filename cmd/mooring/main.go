@@ -18,11 +18,12 @@ var version = "dev"
 const usage = `mooring keeps a Kubernetes cluster's addresses.
 
   mooring agent --config FILE         run on this node (static pod or systemd)
-  mooring status [--config FILE]      who holds the VIPs, since when and why
+  mooring status [services]           who holds the VIPs, since when and why
+  mooring explain service NS/NAME     what a Service has, who serves it and what is wrong
   mooring move --to NODE              planned move; run it on the holder
   mooring drain NODE [--undo]         hands its VIPs over and keeps them off it
   mooring config check|minimal|reference [FILE]
-  mooring manifest rbac|namespace|static-pod|mooring.service
+  mooring manifest rbac|rbac-services|addresspools|namespace|static-pod|mooring.service
   mooring version
 
 Every command takes --help.
@@ -37,7 +38,7 @@ type command func(ctx context.Context, args []string, out io.Writer) error
 // commands are the words that may follow mooring.
 func commands() map[string]command {
 	return map[string]command{
-		"agent": cmdAgent, "status": cmdStatus, "move": cmdMove, "drain": cmdDrain, "config": cmdConfig, "manifest": cmdManifest,
+		"agent": cmdAgent, "status": cmdStatus, "explain": cmdExplain, "move": cmdMove, "drain": cmdDrain, "config": cmdConfig, "manifest": cmdManifest,
 		"version": func(_ context.Context, _ []string, out io.Writer) error {
 			_, err := fmt.Fprintln(out, "mooring", version)
 			return err

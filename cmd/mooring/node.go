@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,7 +37,7 @@ const (
 )
 
 // links are the address sink.
-type links struct{ *vip.Links }
+type links struct{ vip.Share }
 
 // plane is the data plane sink.
 type plane struct {
@@ -64,18 +65,22 @@ type node struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 
-	vips     []lb.Address
-	links    links
-	plane    plane
-	servers  *kube.Servers
-	reporter *kube.Reporter
-	elector  *election.Elector
-	watcher  *kube.Watcher
-	hello    *hello.Loop
-	keys     *kube.Keys // nil: a file has them
-	taints   *kube.Nodes
-	agent    *agent.Agent
-	born     lb.Instant
+	vips           []lb.Address
+	links          links
+	plane          plane
+	servers        *kube.Servers
+	reporter       *kube.Reporter
+	elector        *election.Elector
+	watcher        *kube.Watcher
+	hello          *hello.Loop
+	keys           *kube.Keys // nil: a file has them
+	taints         *kube.Nodes
+	agent          *agent.Agent // nil without VIPs of the API server
+	all            atomic.Pointer[[]election.Member]
+	voices         *voices
+	services       *services // nil where this node serves none
+	serviceWatcher *kube.ServiceWatcher
+	born           lb.Instant
 
 	mu         sync.Mutex
 	complaints map[string]string
@@ -98,7 +103,7 @@ func newNode(cfg config.Config, s *supervisor) (*node, error) {
 		Now: boottime, Log: n.log, Rate: cfg.Announce.Rate, Refresh: cfg.Announce.Refresh,
 		Claimed: n.onClaim, Changed: n.onGone, LinkChanged: n.onLink, Rival: n.onRival,
 		State: n.file("drain.json"), ProbeGap: min(probeGap, cfg.Hello.Interval*2/5),
-	})}
+	}).For("")}
 	if err := vip.Check(n.vips, cfg.APIServer.AllowOutsideSubnet); err != nil {
 		return nil, err
 	}
@@ -109,12 +114,15 @@ func newNode(cfg config.Config, s *supervisor) (*node, error) {
 	if err := n.connectPeers(); err != nil {
 		return nil, err
 	}
+	if err := n.connectServices(); err != nil {
+		return nil, err
+	}
 	member, err := n.member()
 	if err != nil {
 		return nil, err
 	}
 	n.elector, err = election.NewElector(election.Options{
-		Config: n.servers.RESTConfig(hedge), Namespace: cfg.Namespace, Group: group, Node: cfg.Node,
+		Config: n.servers.RESTConfig(hedge), Namespace: cfg.Namespace, Group: n.ownGroup(), Node: cfg.Node,
 		Lease: cfg.Lease.Duration, Renew: cfg.Lease.Renew, Member: member,
 		Identity: cfg.Node + "_" + agent.BootID() + "_" + member.MACs[0],
 		Now:      boottime, Clock: time.Now, Deliver: n.deliver, Log: n.log,
@@ -122,7 +130,18 @@ func newNode(cfg config.Config, s *supervisor) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(n.vips) == 0 {
+		return n, nil
+	}
 	return n, n.compose(start, member.MACs[0])
+}
+
+// ownGroup is the group of the API server's VIPs, "" without any.
+func (n *node) ownGroup() string {
+	if len(n.vips) == 0 {
+		return ""
+	}
+	return group
 }
 
 // findLinks gives each VIP its link.
@@ -138,6 +157,21 @@ func (n *node) findLinks() error {
 		n.vips = append(n.vips, lb.Address{IP: ip, Link: link})
 	}
 	return nil
+}
+
+// announcing are the links on which VIPs are announced and the agents hear each
+// other, the first one's foremost.
+func (n *node) announcing() []string {
+	var out []string
+	for _, v := range n.vips {
+		if !slices.Contains(out, v.Link) {
+			out = append(out, v.Link)
+		}
+	}
+	if n.cfg.Interface != "" && !slices.Contains(out, n.cfg.Interface) {
+		out = append(out, n.cfg.Interface)
+	}
+	return out
 }
 
 // adopt refreshes, silently, addresses of ours that are still alive, and
@@ -163,6 +197,9 @@ func (n *node) adopt() election.Started {
 	if !s.Alive {
 		keep = nil
 		_, err = n.links.Set(ctx, lb.Holding{})
+	}
+	if n.cfg.Services.Enabled {
+		keep = append(slices.Clone(keep), keptAddresses(n.file(groupsFile))...)
 	}
 	if gone, swept := n.links.Sweep(ctx, keep); swept != nil || err != nil {
 		n.log.Warn("left-over addresses not removed", "err", errors.Join(err, swept))
@@ -196,12 +233,17 @@ func (n *node) connect() error {
 // member is what this node's member Lease says.
 func (n *node) member() (election.Member, error) {
 	m := election.Member{Node: n.cfg.Node, Live: true, Priority: n.cfg.Priority}
-	for _, v := range n.vips {
-		mac, err := vip.MACs(v.Link)
+	if n.cfg.Services.Enabled {
+		if err := recall(n.file(rulesFile), &m.Pools); err != nil {
+			n.log.Warn("kept pools of this node not read", "err", err)
+		}
+	}
+	for _, link := range n.announcing() {
+		mac, err := vip.MACs(link)
 		if err != nil {
 			return m, err
 		}
-		own, err := vip.OwnAddrs(v.Link)
+		own, err := vip.OwnAddrs(link)
 		if err != nil {
 			return m, err
 		}
@@ -248,7 +290,7 @@ func (n *node) compose(start election.Started, mac string) error {
 			Port: n.cfg.APIServer.Port, ProxyPort: n.cfg.APIServer.ProxyPort, Seeds: n.seeds(), Check: check,
 		},
 		Addresses: n.links, Record: n.elector, DataPlane: n.plane, Memory: memoryOf(n.cfg),
-		Hellos: hellos{n.hello}, Complain: func(key, text string) { n.complain(key, text) },
+		Hellos: n.voices.of(group), Complain: func(key, text string) { n.complain(key, text) },
 		Noted: n.onNote, Now: boottime, Clock: time.Now, Log: n.log,
 	})
 	return nil
@@ -284,6 +326,9 @@ func (n *node) witnesses() []lb.Address {
 				out = append(out, a)
 			}
 		}
+		if len(n.vips) == 0 {
+			out = append(out, lb.Address{IP: ip, Link: n.announcing()[0]})
+		}
 	}
 	return out
 }
@@ -303,24 +348,50 @@ func (n *node) run(quit, reload context.Context) error {
 		if err := n.elector.Leave(leave); err != nil {
 			n.log.Warn("not marked as leaving", "err", err)
 		}
-		n.agent.Deliver(election.Shutdown{})
+		if n.agent != nil {
+			n.agent.Deliver(election.Shutdown{})
+		}
+		if n.services != nil {
+			n.services.handOver(ctx)
+		}
 	})
 	defer stop()
-	for _, task := range []func(context.Context) error{
-		n.links.Run, n.servers.Run, n.watcher.Run, n.reporter.Run, n.elector.Run, n.plane.proxy.Run, n.plane.redirects.Run,
-		n.watchCertificate, n.hello.Run, n.followKeys, n.taints.Run, n.watchHealth,
-		func(ctx context.Context) error { return n.serveMetrics(ctx, n.agent) },
-		func(ctx context.Context) error { return n.serveSocket(ctx, n.agent) },
-	} {
+	tasks := []func(context.Context) error{
+		n.links.Run, n.servers.Run, n.watcher.Run, n.reporter.Run, n.elector.Run, n.hello.Run, n.followKeys, n.taints.Run,
+		n.watchCertificate, n.watchHealth, n.serveMetrics, n.serveSocket,
+	}
+	if n.agent != nil {
+		tasks = append(tasks, n.plane.proxy.Run, n.plane.redirects.Run)
+	}
+	for _, task := range tasks {
 		g.Go(func() error { return task(ctx) })
 	}
+	n.serveServices(ctx, g)
 	g.Go(func() error {
 		defer cancel()
-		kept, err := n.agent.Run(ctx)
-		n.log.Info("agent ends", "addressesKept", kept)
-		return err
+		return n.live(ctx, quit)
 	})
 	return n.ended(ctx, g)
+}
+
+// live runs the API server's group, or waits for quit where there is none; then the
+// hand-over of the Services' groups, which has begun, is waited for.
+func (n *node) live(ctx, quit context.Context) error {
+	var err error
+	if n.agent != nil {
+		var kept bool
+		kept, err = n.agent.Run(ctx)
+		n.log.Info("agent ends", "addressesKept", kept)
+	} else {
+		select {
+		case <-ctx.Done():
+		case <-quit.Done():
+		}
+	}
+	if n.services != nil && quit.Err() != nil {
+		n.services.handOver(ctx)
+	}
+	return err
 }
 
 // slowTask is how long a task may take to end, well within any fence.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sys/unix"
 
 	"mooring.dev/mooring/internal/agent"
@@ -56,7 +57,8 @@ func cmdAgent(ctx context.Context, args []string, _ io.Writer) error {
 	s.configGood = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mooring_config_good", Help: "Actual: 1 while the configuration file is the one in use.",
 	})
-	s.registry.MustRegister(s.configGood)
+	s.registry.MustRegister(s.configGood, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s.run(ctx, cfg)
 }
 

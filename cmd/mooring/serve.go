@@ -16,15 +16,17 @@ import (
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/internal/agent"
+	"mooring.dev/mooring/internal/lb"
 )
 
 // serveMetrics answers /metrics, /healthz and /readyz until ctx ends.
-func (n *node) serveMetrics(ctx context.Context, a *agent.Agent) error {
+func (n *node) serveMetrics(ctx context.Context) error {
 	mux := http.NewServeMux()
-	sources := prometheus.Gatherers{a.Registry(), n.registry}
-	mux.Handle("GET /metrics", promhttp.HandlerFor(sources, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", verdict(a.Healthy))
-	mux.HandleFunc("GET /readyz", verdict(a.Ready))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		promhttp.HandlerFor(n.sources(), promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	})
+	mux.HandleFunc("GET /healthz", verdict(n.healthy))
+	mux.HandleFunc("GET /readyz", verdict(n.ready))
 	l, err := net.Listen("tcp", n.cfg.Metrics.Bind.String())
 	if err != nil {
 		return fmt.Errorf("metrics.bind: %v (another process has the port? choose a free one)", err)
@@ -32,9 +34,51 @@ func (n *node) serveMetrics(ctx context.Context, a *agent.Agent) error {
 	return serve(ctx, l, mux)
 }
 
+// agents are those of all groups of this node.
+func (n *node) agents() []*agent.Agent {
+	var out []*agent.Agent
+	if n.agent != nil {
+		out = append(out, n.agent)
+	}
+	if n.services != nil {
+		for _, sh := range *n.services.open.Load() {
+			out = append(out, sh.agent)
+		}
+	}
+	return out
+}
+
+// sources are the metrics of this process and of all groups.
+func (n *node) sources() prometheus.Gatherers {
+	out := prometheus.Gatherers{n.registry}
+	for _, a := range n.agents() {
+		out = append(out, a.Registry())
+	}
+	return out
+}
+
+// healthy says whether every group's loop runs and what is held is really held.
+func (n *node) healthy() error {
+	for _, a := range n.agents() {
+		if err := a.Healthy(); err != nil {
+			return fmt.Errorf("%s: %w", a.Status().Group, err)
+		}
+	}
+	return nil
+}
+
+// ready says whether the API server's VIP can be served, where this node has it.
+func (n *node) ready() error {
+	if n.agent == nil {
+		return n.healthy()
+	}
+	return n.agent.Ready()
+}
+
 // serveSocket answers `mooring status` and `mooring move` until ctx ends. Only
 // root reaches it.
-func (n *node) serveSocket(ctx context.Context, a *agent.Agent) error {
+func (n *node) serveSocket(ctx context.Context) error {
+	a := n.agent
 	path := filepath.Join(n.cfg.RunDir, socketName)
 	_ = os.Remove(path) // of a dead agent: the lock file proves that it is dead
 	l, err := net.Listen("unix", path)
@@ -50,6 +94,16 @@ func (n *node) serveSocket(ctx context.Context, a *agent.Agent) error {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(n.report(a))
+	})
+	mux.HandleFunc("GET /services", func(w http.ResponseWriter, r *http.Request) {
+		if n.services == nil {
+			http.Error(w, "this node serves no Services: set services.enabled", http.StatusNotFound)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(n.services.reports(lb.ServiceKey(r.URL.Query().Get("name"))))
 	})
 	mux.HandleFunc("POST /move", func(w http.ResponseWriter, r *http.Request) {
 		text, err := moveTo(r.Context(), a, r.URL.Query().Get("to"))
@@ -87,6 +141,9 @@ func verdict(check func() error) http.HandlerFunc {
 
 // moveTo asks for a planned move and waits until it is over.
 func moveTo(ctx context.Context, a *agent.Agent, to string) (string, error) {
+	if a == nil {
+		return "", errors.New("this node has no VIP of the API server: run this where it is held")
+	}
 	before := a.Status()
 	if before.HeldFor == 0 {
 		return "", fmt.Errorf("%s does not hold the VIPs: run this on %s", before.Node, orNone(before.Holder))

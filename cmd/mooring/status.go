@@ -42,15 +42,22 @@ type report struct {
 
 // cmdStatus asks the agent and not the API server, which may be what is broken.
 func cmdStatus(ctx context.Context, args []string, out io.Writer) error {
-	fs := flags("status", "asks this node's agent; works while the API server is down")
+	fs := flags("status", "asks this node's agent, of its VIPs or, with the word services, of Services; works while the API server is down")
 	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
 	asJSON := fs.String("o", "table", "output: table or json")
-	if err := parse(fs, args, 0); err != nil {
+	if err := parse(fs, args, 1); err != nil {
 		return err
+	}
+	if fs.NArg() == 1 && fs.Arg(0) != "services" {
+		fmt.Fprintf(fs.Output(), "mooring status %s: write mooring status, or mooring status services\n", fs.Arg(0))
+		return errUsage
 	}
 	if *asJSON != "json" && *asJSON != "table" {
 		fmt.Fprintf(fs.Output(), "mooring status: -o %s: write table or json\n", *asJSON)
 		return errUsage
+	}
+	if fs.NArg() == 1 {
+		return statusServices(ctx, *path, *asJSON == "json", out)
 	}
 	if *asJSON == "json" {
 		// As it came: an agent of another version may say more than is known here.

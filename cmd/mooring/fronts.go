@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"mooring.dev/mooring/election"
+	"mooring.dev/mooring/haproxy"
+	"mooring.dev/mooring/internal/lb"
+)
+
+// secretOf names the Secret of a Service's certificate, which is of its namespace.
+func secretOf(v *lb.Service) string {
+	namespace, _, _ := strings.Cut(string(v.Key), "/")
+	return namespace + "/" + v.TLSSecret
+}
+
+// onCertificate takes a certificate, or what is wrong with its Secret; the one before
+// goes on then.
+func (s *services) onCertificate(secret string, pem []byte, err error) {
+	text := ""
+	if err == nil {
+		file := filepath.Join(s.n.cfg.RunDir, "tls", strings.ReplaceAll(secret, "/", "_")+".pem")
+		if err = os.MkdirAll(filepath.Dir(file), 0o700); err == nil {
+			err = write(file, pem)
+		}
+		if err == nil {
+			s.mu.Lock()
+			s.tls[secret] = file
+			s.mu.Unlock()
+		}
+	}
+	if err != nil {
+		text = err.Error()
+		s.n.log.Warn("certificate of a Service not taken", "secret", secret, "err", err)
+	}
+	s.mu.Lock()
+	s.untold[secret] = text
+	s.mu.Unlock()
+	knock(s.fronts)
+}
+
+// wantCertificates follows the Secrets that Services name.
+func (s *services) wantCertificates(all []lb.Service) {
+	var secrets []string
+	for i := range all {
+		if all[i].TLSSecret != "" {
+			secrets = append(secrets, secretOf(&all[i]))
+		}
+	}
+	slices.Sort(secrets)
+	if secrets = slices.Compact(secrets); slices.Equal(secrets, s.secrets) {
+		return
+	}
+	s.secrets = secrets
+	s.mu.Lock()
+	for _, secret := range secrets {
+		if _, known := s.untold[secret]; !known {
+			s.untold[secret] = "the certificate has not been read yet; allow the agents to read Secret " + secret +
+				" with a Role and RoleBinding in its namespace (see mooring manifest rbac-services)"
+		}
+	}
+	s.mu.Unlock()
+	s.certificates.Want(secrets)
+}
+
+// serveFronts keeps HAProxy at the newest wish.
+func (s *services) serveFronts(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.fronts:
+		}
+		all, pools, ready := s.snapshot()
+		if !ready {
+			continue
+		}
+		text := ""
+		if err := s.setFronts(ctx, lb.Frontends(all, s.n.cfg.Node), len(pools) > 0); err != nil && ctx.Err() == nil {
+			text = "HAProxy for Services: " + err.Error()
+			s.n.log.Error("load balancer for Services not as wanted", "err", err)
+		}
+		s.n.complain("services-proxy", text)
+	}
+}
+
+// setFronts starts or changes HAProxy. With pools it runs also before there is
+// anything to serve: a new one must hear from its peers for some seconds before it may
+// be reloaded without loss of what it knows. Without any it is ended.
+func (s *services) setFronts(ctx context.Context, fronts []lb.Frontend, pools bool) error {
+	s.fronted.Store(len(fronts) > 0)
+	if len(fronts) == 0 && !pools {
+		return s.proxy.Stop(ctx)
+	}
+	c := haproxy.Config{Name: "services", Frontends: fronts, MaxConn: s.n.cfg.Services.MaxConnections}
+	c.Peers, c.Local = s.peersOf(s.n.members())
+	_, err := s.proxy.Set(ctx, c)
+	return err
+}
+
+// skipped says which Services HAProxy leaves out, and why, as far as a line goes.
+func (s *services) skipped(fronts map[string]string) string {
+	const most = 5
+	all, _, _ := s.snapshot()
+	var out []string
+	for _, v := range all {
+		for _, p := range v.Ports {
+			if why := fronts[lb.FrontendName(v.Key, p.Port)]; why != "" {
+				out = append(out, fmt.Sprintf("Service %s, port %d is not served here: %s", v.Key, p.Port, why))
+			}
+		}
+	}
+	if len(out) > most {
+		out = append(out[:most], fmt.Sprintf("and %d more", len(out)-most))
+	}
+	return strings.Join(out, "; ")
+}
+
+// peersOf are the members' HAProxies, which tell each other which server a client has,
+// this node's among them; none where it has no peer.
+func (s *services) peersOf(members []election.Member) (peers []haproxy.Peer, local string) {
+	self := s.n.cfg.Node
+	for _, m := range members {
+		ip, ok := addressOf(m, s.n.family())
+		taken := slices.ContainsFunc(peers, func(p haproxy.Peer) bool { return p.Addr.Addr() == ip })
+		if ok && !taken {
+			peers = append(peers, haproxy.Peer{Name: m.Node, Addr: netip.AddrPortFrom(ip, s.n.cfg.Services.PeersPort)})
+		}
+	}
+	slices.SortFunc(peers, func(a, b haproxy.Peer) int { return strings.Compare(a.Name, b.Name) })
+	if len(peers) < 2 || !slices.ContainsFunc(peers, func(p haproxy.Peer) bool { return p.Name == self }) {
+		return nil, ""
+	}
+	return peers, self
+}
