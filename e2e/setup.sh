@@ -10,6 +10,7 @@ want ip iproute2
 want keepalived keepalived
 want arping iputils-arping
 want conntrack conntrack
+want iptables iptables
 want gcc gcc
 [ -n "$need" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -45,9 +45,9 @@ func Mooring(t T) string {
 }
 
 // Install applies the manifests that agents need, as the binary under test
-// prints them: namespace and RBAC.
+// prints them: namespace, RBAC and the types of our own.
 func (l *Lab) Install() {
-	for _, name := range []string{"namespace", "rbac"} {
+	for _, name := range []string{"namespace", "rbac", "rbac-services", "addresspools"} {
 		out, err := exec.Command(Mooring(l.t), "manifest", name).Output()
 		if err != nil {
 			l.t.Fatalf("mooring manifest %s: %v", name, err)

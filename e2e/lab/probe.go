@@ -82,6 +82,9 @@ func (h *Host) Requests(url string, every time.Duration) *Probe {
 			if resp.StatusCode/100 != 2 {
 				return "", fmt.Errorf("HTTP %d", resp.StatusCode)
 			}
+			if name := resp.Header.Get(serverHeader); name != "" {
+				return name, nil
+			}
 			return whoAnswered(resp.TLS), nil
 		}})
 }

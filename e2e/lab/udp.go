@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -33,6 +34,32 @@ func (h *Host) UDPProbe(address string, every time.Duration) *Probe {
 	f := &flow{conn: conn, to: to, waiting: map[uint64]chan arrival{}}
 	go f.listen()
 	return h.lab.startProbe(&Probe{every: every, limit: readLimit, ask: f.ask, after: conn.Close})
+}
+
+// Ask sends one datagram from the host to address ("10.99.0.210:53") and returns the
+// answer, which must come within a second and from there.
+func (h *Host) Ask(address string) (string, error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return "", err
+	}
+	conn, err := h.space().datagrams(to.Addr())
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if _, err := conn.WriteToUDPAddrPort([]byte("who"), to); err != nil {
+		return "", err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return "", err
+	}
+	buf := make([]byte, 2048)
+	n, from, err := conn.ReadFromUDPAddrPort(buf)
+	if err == nil && netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != to {
+		err = fmt.Errorf("asked %s, answered by %s", to, from)
+	}
+	return string(buf[:n]), err
 }
 
 // datagrams opens a socket that nobody connects: so errors that routers report

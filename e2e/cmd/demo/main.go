@@ -33,7 +33,7 @@ type show struct{ *stage.Cluster }
 func play(s *stage.Stage) {
 	d := &show{s.Build()}
 	for _, n := range d.All() {
-		n.StartAgent(n.AgentConfig(vip))
+		n.StartAgent(config(n))
 	}
 	took := d.Eventually(30*time.Second, "a node holds the VIP", func() bool { return d.Holder(vip) != nil })
 	s.Logf("%s is up on %s, %.1f s after the agents started", vip, d.Holder(vip).Name(), took.Seconds())
@@ -50,12 +50,18 @@ func play(s *stage.Stage) {
 
 	s.Title("A planned move, with a request every 20 ms and a connection every 10 ms")
 	d.move()
+
+	s.Title("A Service of type LoadBalancer: an address, three pods, TLS")
+	d.service()
 	if os.Getenv("KEEP") != "" {
 		d.instructions()
 		s.Title("Left running; Ctrl-C ends it and cleans up")
 		select {}
 	}
 }
+
+// config makes an agent serve the VIP and Services.
+func config(n *lab.Node) string { return n.AgentConfig(vip) + "services: {enabled: true}\n" }
 
 // await waits until the data plane is whole on every node.
 func (d *show) await() {
@@ -118,7 +124,7 @@ func (d *show) powerOff() {
 	d.Logf("%s comes back, as a standby", old.Name())
 	old.Boot()
 	d.AwaitReady(old)
-	old.StartAgent(old.AgentConfig(vip))
+	old.StartAgent(config(old))
 	d.await()
 	d.picture()
 }
