@@ -4,10 +4,13 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export CGO_ENABLED ?= 0
 E2E = cd e2e && go
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
-.PHONY: build setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench demo image
+.PHONY: build generate setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench demo image
 
 build: # The binary, bin/mooring.
 	go build -ldflags "-X main.version=$(VERSION)" -o bin/mooring ./cmd/mooring
+
+generate: # Deep copies and the CRD's YAML, after a change of api/.
+	go generate ./api/...
 
 setup: # Installs what tests and demo use and the machine lacks (Debian, Ubuntu).
 	@sh e2e/setup.sh
