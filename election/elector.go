@@ -129,10 +129,9 @@ const (
 
 // Follow prepares an elector for another group of the same site, whose Lease is
 // written only when it changes, so that the traffic at rest does not grow with
-// groups. may says which members are its candidates, and may
-// change their priority. It uses the watch and the
-// member Lease of e, which must run; its own Run begins and
-// ends the view.
+// groups. may says which members are its candidates, and may change their
+// priority. It uses the watch and the member Lease of e, which must run; its own
+// Run begins and ends the view.
 func (e *Elector) Follow(group string, may func(Member) (Member, bool), deliver func(Event)) *Elector {
 	opt := e.opt
 	opt.Group, opt.Deliver, opt.Lease, opt.Renew = group, deliver, MemberLease, MemberRenew

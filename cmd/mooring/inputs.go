@@ -280,13 +280,13 @@ func (n *node) complain(key, text string) bool {
 	return old != text
 }
 
-// onNote turns a decision into a Kubernetes Event on the node.
-func (n *node) onNote(note election.Note) {
+// tellEvent writes an Event about a decision; of names the VIPs or the group.
+func (n *node) tellEvent(of string, note election.Note) {
 	kind := kube.Normal
 	if agent.Warns(note.Reason) {
 		kind = kube.Warning
 	}
-	text := fmt.Sprintf("%s: %s", strings.Join(n.vipNames(), ", "), note.Reason)
+	text := fmt.Sprintf("%s: %s", of, note.Reason)
 	for _, kv := range [][2]string{
 		{"cause", string(note.Cause)}, {"node", note.Node}, {"MAC", note.MAC}, {"", note.Detail},
 	} {
@@ -302,6 +302,11 @@ func (n *node) onNote(note election.Note) {
 		text += fmt.Sprintf(", took %s", note.Took.Round(time.Millisecond))
 	}
 	n.reporter.Report(kube.Note{Type: kind, Reason: string(note.Reason), Message: text})
+}
+
+// onNote turns a decision into a Kubernetes Event on the node.
+func (n *node) onNote(note election.Note) {
+	n.tellEvent(strings.Join(n.vipNames(), ", "), note)
 	switch note.Reason {
 	case election.Stranger, election.Foreign:
 		n.mu.Lock()

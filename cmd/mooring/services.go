@@ -44,9 +44,9 @@ type services struct {
 	tls, untold map[string]string
 	// leaving: every group was asked to hand over, none begins any more.
 	leaving bool
-	// peers and told, of carrier and taints, are what new groups hear first.
+	// peers and told, of carrier, taints and health, are what new groups hear first.
 	peers map[string]hello.Change
-	told  [2]election.Event
+	told  [3]election.Event
 
 	// fronted says that HAProxy has something to serve.
 	fronted atomic.Bool
@@ -69,7 +69,7 @@ func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *servic
 		wake:       make(chan struct{}, 1), fronts: make(chan struct{}, 1),
 		known: map[lb.ServiceKey]lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
 		untold: map[string]string{}, peers: map[string]hello.Change{},
-		told: [2]election.Event{election.Carrier{Up: true}, election.Taints{}},
+		told: [3]election.Event{election.Carrier{Up: true}, election.Taints{}, election.Health{OK: true}},
 	}
 	s.open.Store(&[]*share{})
 	return s

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -53,6 +54,19 @@ func TestPeerOf(t *testing.T) {
 	}
 	if p := peerOf(c, "b"); p.State != election.PeerUnknown {
 		t.Errorf("of b, of which it says nothing: %+v", p)
+	}
+}
+
+// TestNewGroupsCatchUp: what was said before a group began is told to it first.
+func TestNewGroupsCatchUp(t *testing.T) {
+	s, _ := shopServices(t)
+	s.deliver(election.Carrier{Up: false})
+	s.deliver(election.Taints{Out: []string{"n3"}})
+	s.deliver(election.Health{OK: false})
+	s.deliver(election.AddressGone{}) // of the moment only
+	want := [3]election.Event{election.Carrier{Up: false}, election.Taints{Out: []string{"n3"}}, election.Health{OK: false}}
+	if !reflect.DeepEqual(s.told, want) {
+		t.Errorf("told first: %+v", s.told)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"mooring.dev/mooring/election"
@@ -108,8 +107,11 @@ func (s *services) begin(ctx context.Context, name string, vips []lb.Address, st
 		Noted:    func(note election.Note) { n.onGroupNote(name, note) },
 		Now:      boottime, Clock: time.Now, Log: n.log,
 	})
-	s.catchUp(sh)
 	s.shares[name] = sh
+	// Open first: what happens while it catches up must not pass it by.
+	open := append(slices.Clone(*s.open.Load()), sh)
+	s.open.Store(&open)
+	s.catchUp(sh)
 	go func() {
 		defer close(sh.done)
 		defer knock(s.wake)
@@ -220,14 +222,16 @@ func keptAddresses(path string) []lb.Address {
 	return out
 }
 
-// onGroupNote turns a decision about a group of Services into an Event.
+// onGroupNote turns a decision about a group of Services into an Event on the node.
 func (n *node) onGroupNote(name string, note election.Note) {
+	n.tellEvent(name, note)
 	switch note.Reason {
 	case election.GaveUp, election.Fenced, election.Frozen:
 		knock(n.services.wake) // it may have been waited for
+	case election.Became, election.Adopted:
+		n.complain(name+" address", "")
+	case election.AddressFailed, election.Stranger:
+		n.complain(name+" address", fmt.Sprintf("group %s: %s %s %s", name, note.Reason, note.MAC, note.Detail))
 	default:
-	}
-	if strings.HasPrefix(string(note.Reason), "Address") {
-		n.complain(name+" address", note.Detail)
 	}
 }

@@ -52,6 +52,8 @@ func (s *services) deliver(ev election.Event) {
 		s.told[0] = ev
 	case election.Taints:
 		s.told[1] = ev
+	case election.Health:
+		s.told[2] = ev
 	}
 	s.mu.Unlock()
 	for _, sh := range *s.open.Load() {

@@ -109,9 +109,9 @@ func (s *site) moved() (a, b *node) {
 	return a, b
 }
 
-// TestForwardAlone: a forwarding that ends between two refreshes is ended at
-// once three questions to it went unanswered, also while the address sink hangs: the old holder is dead, its flows
-// shall end with a reset and not in silence.
+// TestForwardAlone: a forwarding that ends between two refreshes is ended when three
+// questions to its node went unanswered, also while the address sink hangs: the old
+// holder is dead, its flows shall end with a reset and not in silence.
 func TestForwardAlone(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {
 		a, b := s.moved()
