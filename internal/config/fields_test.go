@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"mooring.dev/mooring/internal/lb"
 )
 
 // sample gives, for every field, a value that is right and not the default.
@@ -261,10 +263,10 @@ func TestLevenshtein(t *testing.T) {
 		{"kitten", "sitting", 3}, {"lease", "laese", 2}, {strings.Repeat("a", 65), "a", 66},
 	}
 	for _, s := range stories {
-		if got := levenshtein(s.a, s.b); got != s.want {
+		if got := lb.EditDistance(s.a, s.b); got != s.want {
 			t.Errorf("%q to %q: %d, want %d", s.a, s.b, got, s.want)
 		}
-		if s.want != levenshtein(s.b, s.a) {
+		if s.want != lb.EditDistance(s.b, s.a) {
 			t.Errorf("%q and %q: not symmetric", s.a, s.b)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"mooring.dev/mooring/internal/lb"
 )
 
 // raw is the file as written: text and line of every field, nothing judged.
@@ -221,7 +223,7 @@ func suggest(name, prefix string, known []string) string {
 	}
 	best, distance := "", 1+max(2, len(name)/3)
 	for _, k := range known {
-		if d := levenshtein(strings.ToLower(name), strings.ToLower(k)); d < distance {
+		if d := lb.EditDistance(strings.ToLower(name), strings.ToLower(k)); d < distance {
 			best, distance = k, d
 		}
 	}
@@ -229,29 +231,4 @@ func suggest(name, prefix string, known []string) string {
 		return fmt.Sprintf("did you mean %s?", prefix+best)
 	}
 	return "known here: " + strings.Join(known, ", ")
-}
-
-// levenshtein is the number of single-byte edits between two names.
-func levenshtein(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return len(a) + len(b) // no name of ours is so long
-	}
-	// One row of the usual matrix is enough: diagonal keeps the value that the
-	// row held before it was overwritten.
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

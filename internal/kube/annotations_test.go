@@ -171,7 +171,7 @@ func TestEdits(t *testing.T) {
 		want int
 	}{{"", "", 0}, {"abc", "abc", 0}, {"", "abc", 3}, {"kitten", "sitting", 3}, {"check", "chek", 1}, {"pool", "loop",
 		2}} {
-		if got := edits(s.a, s.b); got != s.want {
+		if got := lb.EditDistance(s.a, s.b); got != s.want {
 			t.Errorf("%s to %s takes %d", s.a, s.b, got)
 		}
 	}

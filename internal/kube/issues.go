@@ -55,29 +55,9 @@ func nearest(name string) string {
 	name = clip(name, longest)
 	best, least := "", -1
 	for _, a := range annotations {
-		if d := edits(name, a.name); least < 0 || d < least {
+		if d := lb.EditDistance(name, a.name); least < 0 || d < least {
 			best, least = a.name, d
 		}
 	}
 	return best
-}
-
-// edits counts the bytes to insert, delete or replace (Levenshtein distance).
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }
