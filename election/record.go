@@ -97,8 +97,8 @@ const (
 )
 
 // judge compares a view with the record known so far. A valid successor has
-// more transitions and a known candidate as holder; anything else that differs
-// is damage. Without a known record every sound one is believed.
+// more transitions, or as many in a Lease that was made anew, and a known candidate
+// as holder; anything else that differs is damage. Without a known record every sound one is believed.
 func judge(known Record, ever bool, v View) verdict {
 	switch {
 	case !v.Exists:
@@ -111,6 +111,14 @@ func judge(known Record, ever bool, v View) verdict {
 		return same
 	case v.Record.Transitions > known.Transitions && v.Candidate:
 		return successor
+	case v.Record.Transitions == known.Transitions && v.Candidate && v.Record.remade(known):
+		return successor
 	}
 	return damage
+}
+
+// remade says whether the record stands in another Lease than the one known: that
+// was deleted, and this one made by a node that did not know of its last term.
+func (r Record) remade(known Record) bool {
+	return r.UID != "" && known.UID != "" && r.UID != known.UID
 }

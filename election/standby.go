@@ -304,6 +304,12 @@ func (m *Machine) answerSummons() {
 		cause = CauseNamed
 	}
 	m.becomeHolding(cause)
+	// The read may have been overtaken by a later term, of which peers have spoken.
+	for _, name := range m.names {
+		if p := m.peers[name]; m.phase == Holding && m.beside(p) {
+			m.holdingHeard(name, p, p.say)
+		}
+	}
 }
 
 // mayDrain says whether the node that handed over may let go at this node's sign:
