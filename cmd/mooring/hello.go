@@ -21,8 +21,10 @@ import (
 const (
 	// keySecret holds the hellos' key when no file does.
 	keySecret = "mooring-hello"
-	// maxPeers bounds whom this node speaks with: the best-ranked candidates.
-	maxPeers = 16
+	// maxPeers bounds whom this node speaks with: the best-ranked candidates; with
+	// Services, which any node may hold, more. 64 cost some 4 % of a core.
+	maxPeers        = 16
+	maxServicePeers = 64
 	// unheardAfter is when a live candidate that was never heard is complained of.
 	unheardAfter = 15 * time.Second
 )
@@ -190,11 +192,15 @@ func (n *node) speakWith(members []election.Member) {
 		}
 		return 1
 	})
+	limit := maxPeers
+	if n.services != nil {
+		limit = maxServicePeers
+	}
 	var targets []hello.Target
 	for _, m := range ranked {
 		ip, ok := addressOf(m, n.family())
 		taken := slices.ContainsFunc(targets, func(t hello.Target) bool { return t.Addr == ip })
-		if ok && !taken && m.Node != n.cfg.Node && len(targets) < maxPeers {
+		if ok && !taken && m.Node != n.cfg.Node && len(targets) < limit {
 			t := hello.Target{Node: m.Node, Addr: ip, Link: n.announcing()[0]}
 			t.SetAlso(addressesOf(m))
 			targets = append(targets, t)

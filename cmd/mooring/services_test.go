@@ -55,6 +55,18 @@ func TestPeerOf(t *testing.T) {
 	if p := peerOf(c, "b"); p.State != election.PeerUnknown {
 		t.Errorf("of b, of which it says nothing: %+v", p)
 	}
+	late, more := c, c
+	late.State = election.PeerLate
+	more.Groups = map[string]election.Say{"a": {Phase: election.Holding}, "b": {}}
+	for _, x := range []struct {
+		what string
+		next hello.Change
+		a, b bool
+	}{{"the same again", c, false, false}, {"falls silent", late, true, false}, {"speaks of b too", more, false, true}} {
+		if a, b := isNews(c, x.next, "a"), isNews(c, x.next, "b"); a != x.a || b != x.b {
+			t.Errorf("%s: news for a %v, for b %v", x.what, a, b)
+		}
+	}
 }
 
 // TestNewGroupsCatchUp: what was said before a group began is told to it first.

@@ -15,15 +15,25 @@ import (
 // onPeer takes a peer's word of each group.
 func (s *services) onPeer(c hello.Change) {
 	s.mu.Lock()
+	old, known := s.peers[c.Node]
 	s.peers[c.Node] = c
 	s.mu.Unlock()
 	for _, sh := range *s.open.Load() {
-		sh.agent.Deliver(peerOf(c, sh.name))
+		// There may be hundreds of groups, and news of one.
+		if !known || isNews(old, c, sh.name) {
+			sh.agent.Deliver(peerOf(c, sh.name))
+		}
 	}
 }
 
-// peerOf is what a peer says of a group. One that says nothing of it, for there are
-// more groups than a hello has room for, is not known to be idle.
+// isNews says whether a peer's change concerns a group.
+func isNews(old, c hello.Change, name string) bool {
+	is, was := peerOf(c, name), peerOf(old, name)
+	return is.State != was.State || is.Say != was.Say
+}
+
+// peerOf is what a peer says of a group. One that has not spoken of it yet is not
+// known to be idle.
 func peerOf(c hello.Change, name string) election.Peer {
 	say, ok := c.Groups[name]
 	if !ok {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"mooring.dev/mooring/election"
@@ -16,6 +15,8 @@ const (
 	MaxSize   = 1200 // bytes of UDP payload
 	MaxGroups = 32
 	maxName   = 253 // bytes of a DNS subdomain (RFC 1123)
+	// MaxTotal is how many groups a node can speak of, in as many datagrams.
+	MaxTotal = 4096
 )
 
 // Bounds of the timing, on both sides.
@@ -28,10 +29,11 @@ const (
 
 // The datagram, big endian:
 //
-//	 0  magic "MH"       2  version       3  flags       4  key ID (4)
+//	 0  magic "MH"       2  version       3  flags (1: after, 2: more)
+//	 4  key ID (4)
 //	 8  incarnation (8) 16  echo (8)     24  sequence (8)
 //	32  interval, µs (4) 36  floor, µs (4) 40  multiplier  41  number of groups
-//	42  node: length (1), name
+//	42  node: length (1), name; with the flag "after" a group's name likewise
 //	    per group: length of the rest (2); name: length (1), name; phase (1);
 //	    flags (1: healthy, 2: API); transitions (8); then type (1), length (1),
 //	    value: 1 from, 2 to, 3 forwards
@@ -42,6 +44,7 @@ const (
 // over. Anything else needs another high nibble, which is refused.
 const (
 	atVersion     = 2
+	atFlags       = 3
 	atKey         = 4
 	atIncarnation = 8
 	atEcho        = 16
@@ -54,6 +57,9 @@ const (
 
 	magic   = "MH"
 	version = 0x10
+
+	flagAfter = 1
+	flagMore  = 2
 
 	flagHealthy = 1
 	flagAPI     = 2
@@ -75,8 +81,12 @@ type Message struct {
 	Interval, Floor time.Duration
 	// Multiplier is how many intervals of silence mean that the sender is down.
 	Multiplier uint8
-	// Groups are sorted by name, each at most once.
+	// Groups are sorted by name, each at most once. They are all of those after the
+	// name After, "" for from the first on; More says that further ones follow, of
+	// which another datagram speaks.
 	Groups []Group
+	After  string
+	More   bool
 }
 
 // Group is what a node says of one group.
@@ -91,8 +101,15 @@ func Encode(dst []byte, m Message, key Key) ([]byte, error) {
 		return dst, err
 	}
 	start := len(dst)
+	var flags byte
+	if m.After != "" {
+		flags |= flagAfter
+	}
+	if m.More {
+		flags |= flagMore
+	}
 	dst = append(dst, magic...)
-	dst = append(dst, version, 0)
+	dst = append(dst, version, flags)
 	dst = append(dst, key.id[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, m.Incarnation)
 	dst = binary.BigEndian.AppendUint64(dst, m.Echo)
@@ -101,6 +118,9 @@ func Encode(dst []byte, m Message, key Key) ([]byte, error) {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(m.Floor/time.Microsecond))
 	dst = append(dst, m.Multiplier, byte(len(m.Groups)))
 	dst = appendName(dst, m.Node)
+	if m.After != "" {
+		dst = appendName(dst, m.After)
+	}
 	for i := range m.Groups {
 		dst = appendGroup(dst, &m.Groups[i])
 	}
@@ -159,14 +179,19 @@ func (m *Message) check() error {
 	if len(m.Groups) > MaxGroups {
 		return fmt.Errorf("%d groups, at most %d: %w", len(m.Groups), MaxGroups, ErrLong)
 	}
-	size := headerSize + 1 + len(m.Node) + macSize
+	if m.After != "" && !validName(m.After) {
+		return fmt.Errorf("group %q: %w", m.After, errName)
+	}
+	size := MaxSize - room(m.Node, m.After)
+	last := m.After
 	for i := range m.Groups {
 		if err := m.Groups[i].check(); err != nil {
 			return err
 		}
-		if i > 0 && m.Groups[i].Name <= m.Groups[i-1].Name {
+		if m.Groups[i].Name <= last {
 			return fmt.Errorf("group %q is not in order: %w", m.Groups[i].Name, ErrFormat)
 		}
+		last = m.Groups[i].Name
 		size += m.Groups[i].size()
 	}
 	if size > MaxSize {
@@ -217,38 +242,6 @@ func timely(interval, floor time.Duration, multiplier uint8) bool {
 	return in(interval) && in(floor) && multiplier >= MinMultiplier && multiplier <= MaxMultiplier
 }
 
-// fit turns what a node wants to say into groups in order. What cannot be said
-// is left out and named in the error: the rest is a sign of life all the same.
-func fit(node string, says map[string]election.Say) ([]Group, error) {
-	groups := make([]Group, 0, len(says))
-	var out []string
-	// What would be refused as a whole costs only its own group.
-	for name, say := range says {
-		g := Group{name, say}
-		if err := g.check(); err != nil {
-			out = append(out, err.Error())
-			continue
-		}
-		groups = append(groups, g)
-	}
-	slices.SortFunc(groups, func(a, b Group) int { return strings.Compare(a.Name, b.Name) })
-	room := MaxSize - headerSize - 1 - len(node) - macSize
-	kept := groups[:0]
-	for _, g := range groups {
-		if len(kept) == MaxGroups || g.size() > room {
-			out = append(out, fmt.Sprintf("no room for group %s: use fewer groups or shorter names", g.Name))
-			continue
-		}
-		room -= g.size()
-		kept = append(kept, g)
-	}
-	if len(out) == 0 {
-		return kept, nil
-	}
-	slices.Sort(out)
-	return kept, fmt.Errorf("hello does not say everything: %s", strings.Join(out, "; "))
-}
-
 // Decode opens a datagram sealed with any of the keys. The error is a Reason.
 func Decode(b []byte, keys []Key) (Message, error) {
 	var m Message
@@ -285,6 +278,10 @@ func (m *Message) decode(b []byte, keys []Key) error {
 	}
 	r := reader{b: text[headerSize:]}
 	m.Node = r.name(m.Node)
+	m.After, m.More = "", b[atFlags]&flagMore != 0
+	if b[atFlags]&flagAfter != 0 {
+		m.After = r.name("")
+	}
 	m.decodeGroups(&r, int(b[atGroups]))
 	if r.bad || len(r.b) > 0 || m.Incarnation == 0 {
 		return ErrFormat
@@ -300,10 +297,12 @@ func (m *Message) decodeGroups(r *reader, n int) {
 	}
 	// The groups beyond len are those of an earlier message: their strings serve.
 	m.Groups = slices.Grow(m.Groups[:0], n)[:n]
+	last := m.After
 	for i := 0; i < n && !r.bad; i++ {
 		one := reader{b: r.take(int(r.u16()))}
 		one.group(&m.Groups[i])
-		r.bad = r.bad || one.bad || i > 0 && m.Groups[i].Name <= m.Groups[i-1].Name
+		r.bad = r.bad || one.bad || m.Groups[i].Name <= last
+		last = m.Groups[i].Name
 	}
 }
 

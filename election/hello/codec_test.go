@@ -61,7 +61,9 @@ func resealed(text []byte, k Key) []byte {
 func TestRoundTrip(t *testing.T) {
 	k := keyOf(t, secretA)
 	small := Message{Node: "n", Incarnation: 1, Interval: MaxInterval, Floor: MinInterval, Multiplier: MaxMultiplier}
-	for _, m := range []Message{sample(), small} {
+	part := sample()
+	part.After, part.More = "a", true
+	for _, m := range []Message{sample(), small, part} {
 		b, err := Encode([]byte("before"), m, k)
 		if err != nil || !bytes.HasPrefix(b, []byte("before")) {
 			t.Fatalf("%q, %v", b, err)
@@ -220,7 +222,7 @@ func TestLaterReleases(t *testing.T) {
 		}
 	}
 	b := encoded(t, sample(), k)
-	b[atVersion], b[atVersion+1] = 0x1f, 0xff
+	b[atVersion], b[atFlags] = 0x1f, 0xff&^(flagAfter|flagMore)
 	flags := headerSize + 1 + len("cp-1.example") + 2 + 1 + len("apiserver") + 1
 	b[flags] |= 0xf0
 	m, err := Decode(resealed(b[:len(b)-macSize], k), []Key{k})
@@ -243,6 +245,8 @@ func TestEncodeRefuses(t *testing.T) {
 		"a long floor":              func(m *Message) { m.Floor = MaxInterval + 1 },
 		"a high multiplier":         func(m *Message) { m.Multiplier = 11 },
 		"groups out of order":       func(m *Message) { m.Groups[1].Name = "a" },
+		"a bad bound":               func(m *Message) { m.After = "-" },
+		"a group before its bound":  func(m *Message) { m.After = m.Groups[0].Name },
 		"a group twice":             func(m *Message) { m.Groups[1].Name = m.Groups[0].Name },
 		"a phase of tomorrow":       func(m *Message) { m.Groups[0].Say.Phase = 4 },
 		"negative transitions":      func(m *Message) { m.Groups[0].Say.Transitions = -1 },
@@ -261,42 +265,9 @@ func TestEncodeRefuses(t *testing.T) {
 func many(n int, name string) []Group {
 	var out []Group
 	for i := range n {
-		out = append(out, Group{Name: fmt.Sprintf("%s%02d", name, i)})
+		out = append(out, Group{Name: fmt.Sprintf("%s%04d", name, i)})
 	}
 	return out
-}
-
-// TestFit: what cannot be said is left out and named, the rest fits exactly.
-func TestFit(t *testing.T) {
-	k := keyOf(t, secretA)
-	for _, c := range []struct {
-		name   string
-		groups []Group
-		kept   int
-		says   string
-	}{
-		{"nothing", nil, 0, ""},
-		{"a few", many(3, "g"), 3, ""},
-		{"all that is allowed", many(MaxGroups, "g"), MaxGroups, ""},
-		{"one too many", many(MaxGroups+1, "g"), MaxGroups, "no room for group g32"},
-		{"names too long", many(9, strings.Repeat("g", 120)), 8, "no room for group " + strings.Repeat("g", 120) + "08"},
-		{"a bad name", []Group{{Name: "a"}, {Name: "b c"}}, 1, `group "b c": a name is`},
-		{"a bad node", []Group{{"a", election.Say{To: "-"}}, {Name: "b"}}, 1, "group a, node name"},
-	} {
-		says := map[string]election.Say{}
-		for _, g := range c.groups {
-			says[g.Name] = g.Say
-		}
-		kept, err := fit("cp-1", says)
-		if len(kept) != c.kept || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: kept %d, %v", c.name, len(kept), err)
-		}
-		m := sample()
-		m.Node, m.Groups = "cp-1", kept
-		if b := encoded(t, m, k); len(b) > MaxSize {
-			t.Errorf("%s: %d bytes", c.name, len(b))
-		}
-	}
 }
 
 // TestAllocations: a hello that says what the last one said costs no memory, on

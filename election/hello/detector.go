@@ -115,19 +115,23 @@ func (d *Detector) begin(m Message) {
 		d.ended++
 	}
 	d.current, d.newest, d.had = m.Incarnation, m.Sequence, 1
+	d.groups = d.groups[:0]
 }
 
 // take makes the message the newest known.
 func (d *Detector) take(now lb.Instant, m Message) (changed bool) {
 	d.heard, d.base = now, now
 	d.interval, d.floor, d.multiplier = m.Interval, m.Floor, m.Multiplier
+	if d.state == election.PeerDown {
+		// What it said before it fell silent counts no more; this page may be one of many.
+		d.groups = d.groups[:0]
+	}
 	if d.state != election.PeerUp {
 		d.state, changed = election.PeerUp, true
 	}
-	if !slices.Equal(d.groups, m.Groups) {
-		d.groups, changed = append(d.groups[:0], m.Groups...), true
-	}
-	return changed
+	groups, news := merge(d.groups, m)
+	d.groups = groups
+	return changed || news
 }
 
 // Tick tells the time. It says whether the state has changed.

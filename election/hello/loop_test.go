@@ -3,7 +3,9 @@ package hello
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -350,6 +352,53 @@ func TestSecondAgent(t *testing.T) {
 	})
 	a.stop()
 	twin.await("n2", up)
+}
+
+// TestManyGroups: what does not fit into one hello goes in several, and all of it is
+// heard, also by a peer that was away; what is taken back is gone.
+func TestManyGroups(t *testing.T) {
+	l, a, b := pair(t)
+	says := saysOf(many(1000, "g"))
+	hears := func() bool { return maps.Equal(b.await("n1", up).Groups, says) }
+	must(t, a.Say(says))
+	eventually(t, "all is heard", hears)
+
+	l.sw.set(l.hosts[1].port, false)
+	b.await("n1", down)
+	a.await("n2", down)
+	says = saysOf(many(500, "g"))
+	for i := range 20 {
+		says[fmt.Sprintf("g%04d", 20*i)] = election.Say{Phase: election.Claiming, Transitions: 7}
+	}
+	must(t, a.Say(maps.Clone(says)))
+	l.sw.set(l.hosts[1].port, true)
+	eventually(t, "all news are heard", hears)
+}
+
+// TestManyGroupsAtOnce: news of many groups do not wait for the interval either,
+// nor does all that a peer does not know yet.
+func TestManyGroupsAtOnce(t *testing.T) {
+	l := newLab(t, 2)
+	slow := func(i int) *agent {
+		opt := l.hosts[i].options()
+		opt.Interval, opt.Multiplier = MaxInterval, 3
+		return l.hosts[i].start(opt, l.hosts[1-i].target())
+	}
+	a := slow(0)
+	says := saysOf(many(200, "g"))
+	must(t, a.Say(maps.Clone(says)))
+	b := slow(1)
+	b.await("n1", up)
+	begun := boottime()
+	for n := range int64(20) {
+		eventually(t, "all is heard", func() bool { return maps.Equal(b.await("n1", up).Groups, says) })
+		if took := boottime() - begun; took > MaxInterval/4 {
+			t.Fatalf("the news took %v", took)
+		}
+		says["g0150"], says["g0020"] = election.Say{Transitions: n}, election.Say{Transitions: n}
+		begun = boottime()
+		must(t, a.Say(maps.Clone(says)))
+	}
 }
 
 // TestTooMuchToSay: what does not fit is named, the rest is said.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/internal/lb"
 )
 
@@ -20,8 +21,10 @@ const (
 	never = lb.Instant(1<<63 - 1)
 	// slack sends what is due so soon with what is due now, to wake less often.
 	slack = time.Millisecond
-	// spacing is the least time between two hellos to a peer that are sent at once.
+	// spacing is the least time between two hellos to a peer that are sent at once,
+	// spread how many pages of news go together.
 	spacing = 2 * time.Millisecond
+	spread  = 4
 	// lookAgain is how often missing and replaced links are looked for.
 	lookAgain = 100 * time.Millisecond
 	// few peers' hellos are read as they come. With more of them, or after a flood,
@@ -39,6 +42,7 @@ type worker struct {
 	self      Self
 	keys      []Key
 	groups    []Group
+	pages     []page // of the groups
 	peers     []*peer
 	channels  map[place]*channel
 	fds       []unix.PollFd // the bell, then one per entry of polled
@@ -73,8 +77,13 @@ type peer struct {
 	sequence uint64
 	sent     lb.Instant // the last hello
 	send     lb.Instant // the next one
-	scratch  Message
-	said     [reasons]lb.Instant
+	// news are the pages that it has not been sent yet, again those to repeat with the
+	// next hello, as one may be lost. Otherwise each hello has the page after turn's.
+	news, again []int
+	turn        int
+	changed     bool // a report is due
+	scratch     Message
+	said        [reasons]lb.Instant
 }
 
 // newWorker sets the thread's priority.
@@ -83,7 +92,8 @@ func newWorker(l *Loop, bell int) *worker {
 	var random [8]byte
 	_, _ = crand.Read(random[:]) // cannot fail since Go 1.24
 	w := &worker{Loop: l, in: newInbox(), out: make([]byte, 0, MaxSize), channels: map[place]*channel{},
-		self: Self{Incarnation: binary.NativeEndian.Uint64(random[:]) | 1, Interval: l.opt.Interval, Floor: MinInterval}}
+		self:  Self{Incarnation: binary.NativeEndian.Uint64(random[:]) | 1, Interval: l.opt.Interval, Floor: MinInterval},
+		pages: paginate(l.opt.Node, nil)}
 	w.fds = []unix.PollFd{{Fd: int32(bell), Events: unix.POLLIN}}
 	if err := l.precede(); err != nil {
 		// A thread that others hold up is late itself, and takes others for late.
@@ -169,13 +179,33 @@ func (w *worker) obey(now lb.Instant) {
 		w.publish()
 	}
 	if says := w.says.Swap(nil); says != nil && !slices.Equal(*says, w.groups) {
-		w.groups = *says
-		for _, p := range w.peers {
-			w.hasten(p, now, spacing)
-		}
+		w.speak(now, *says)
 	}
 	if targets := w.targets.Swap(nil); targets != nil {
 		w.meet(now, *targets)
+	}
+}
+
+// speak sends the peers what is new.
+func (w *worker) speak(now lb.Instant, groups []Group) {
+	old := w.pages
+	w.groups, w.pages = groups, paginate(w.opt.Node, groups)
+	fresh := news(old, w.pages)
+	for _, p := range w.peers {
+		p.mark(fresh, len(w.pages))
+		w.hasten(p, now, spacing)
+	}
+}
+
+// mark adds news to what the peer is to be sent, of n pages in all.
+func (p *peer) mark(fresh []int, n int) {
+	for _, list := range []*[]int{&p.news, &p.again} {
+		all := append(slices.DeleteFunc(*list, func(i int) bool { return i >= n }), fresh...)
+		slices.Sort(all)
+		*list = slices.Compact(all)
+	}
+	if n == 1 {
+		p.news, p.again = nil, nil // every hello says all
 	}
 }
 
@@ -203,6 +233,12 @@ func (w *worker) receive(now lb.Instant) {
 		}
 		w.crowded = w.crowded || n == batch
 	}
+	// Once for all that came: a peer of many groups has many pages of news.
+	for _, p := range w.peers {
+		if p.changed {
+			w.report(now, p)
+		}
+	}
 }
 
 // take handles the k-th datagram of the inbox.
@@ -227,9 +263,7 @@ func (w *worker) take(now lb.Instant, c *channel, k int) {
 	p.got.Add(1)
 	p.heard.Store(int64(p.det.Heard()))
 	w.due = min(w.due, orNever(p.det.Next()))
-	if changed {
-		w.report(now, p)
-	}
+	p.changed = p.changed || changed
 }
 
 // hear judges a datagram from a peer's address. The error is a Reason.
@@ -243,8 +277,13 @@ func (w *worker) hear(now lb.Instant, p *peer, b []byte, ttl int) (bool, error) 
 	if p.scratch.Node != p.target.Node {
 		return false, ErrNode
 	}
-	echo := p.det.Echo()
+	echo, was := p.det.Echo(), p.det.State()
 	changed, err := p.det.Receive(now, p.scratch)
+	if len(w.pages) > 1 && p.det.State() == election.PeerUp && (was == election.PeerUnknown || was == election.PeerDown) {
+		// It may know nothing of ours.
+		p.mark(news(nil, w.pages), len(w.pages))
+		w.hasten(p, now, spacing)
+	}
 	if p.det.Echo() != echo {
 		// The peer waits for this echo. Recorded datagrams make us answer no more
 		// often than the fastest hellos.
@@ -275,6 +314,7 @@ func (w *worker) note(text string, args ...any) {
 
 // report tells of a peer's change.
 func (w *worker) report(now lb.Instant, p *peer) {
+	p.changed = false
 	if state := uint32(p.det.State()); p.state.Swap(state) != state {
 		p.since.Store(int64(now))
 	}
@@ -295,8 +335,8 @@ func (w *worker) tick(now lb.Instant) {
 	}
 }
 
-// sendTo sends the peer a hello, unless this agent shall be silent, and plans the
-// next.
+// sendTo sends the peer a hello, or some with all that is new, unless this agent
+// shall be silent, and plans the next.
 func (w *worker) sendTo(now lb.Instant, p *peer) {
 	every := p.det.SendEvery()
 	// Up to a tenth early, so that nodes do not fall into step (RFC 5880 §6.8.7).
@@ -304,10 +344,31 @@ func (w *worker) sendTo(now lb.Instant, p *peer) {
 	if len(w.keys) == 0 || w.silent(now) || p.via.sock.fd < 0 {
 		return
 	}
+	if len(p.news) == 0 {
+		p.news, p.again = p.again, nil
+	}
+	if len(p.news) == 0 {
+		p.turn++
+		w.sendPage(now, p, p.turn%len(w.pages))
+		return
+	}
+	n := min(len(p.news), spread)
+	for _, i := range p.news[:n] {
+		w.sendPage(now, p, i)
+	}
+	p.news = slices.Delete(p.news, 0, n)
+	if len(p.news) > 0 {
+		w.hasten(p, now, spacing)
+	}
+}
+
+// sendPage sends the peer one datagram.
+func (w *worker) sendPage(now lb.Instant, p *peer, i int) {
+	page := &w.pages[i]
 	p.sequence++
 	b, err := Encode(w.out[:0], Message{Node: w.opt.Node, Incarnation: w.self.Incarnation, Echo: p.det.Echo(),
-		Sequence: p.sequence, Interval: w.self.Interval, Floor: w.self.Floor,
-		Multiplier: uint8(w.opt.Multiplier), Groups: w.groups}, w.keys[0])
+		Sequence: p.sequence, Interval: w.self.Interval, Floor: w.self.Floor, Multiplier: uint8(w.opt.Multiplier),
+		Groups: page.groups, After: page.after, More: page.more}, w.keys[0])
 	if err != nil {
 		// Unreachable: names and sizes were checked by check and fit.
 		panic("hello: " + err.Error())
