@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -121,8 +122,8 @@ func (n *node) onBackends(b []lb.Backend) {
 	}
 }
 
-// onLink tells the machine of the links together: one that is down is enough to
-// be cut off from some VIP's clients.
+// onLink tells each group of its own links together: one that is down is enough to
+// be cut off from some address's clients. Another group's link says nothing.
 func (n *node) onLink(c lb.LinkChange) {
 	n.mu.Lock()
 	if c.Up {
@@ -130,9 +131,19 @@ func (n *node) onLink(c lb.LinkChange) {
 	} else {
 		n.down[c.Link] = true
 	}
-	up := len(n.down) == 0
+	down := maps.Clone(n.down)
 	n.mu.Unlock()
-	n.deliverAll(election.Carrier{Up: up})
+	if n.agent != nil {
+		n.agent.Deliver(carrierOf(n.vips, down))
+	}
+	if n.services != nil {
+		n.services.onLinksDown(down)
+	}
+}
+
+// carrierOf is what a group of these addresses hears while the links are down.
+func carrierOf(vips []lb.Address, down map[string]bool) election.Carrier {
+	return election.Carrier{Up: !slices.ContainsFunc(vips, func(a lb.Address) bool { return down[a.Link] })}
 }
 
 // deliverAll passes on what concerns every group, deliverTo what concerns an address.

@@ -44,9 +44,11 @@ type services struct {
 	tls, untold map[string]string
 	// leaving: every group was asked to hand over, none begins any more.
 	leaving bool
-	// peers and told, of carrier, taints and health, are what new groups hear first.
+	// peers, the links without carrier, and told, of taints and health, are what new
+	// groups hear first.
 	peers map[string]hello.Change
-	told  [3]election.Event
+	down  map[string]bool
+	told  [2]election.Event
 
 	// fronted says that HAProxy has something to serve.
 	fronted atomic.Bool
@@ -69,7 +71,7 @@ func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *servic
 		wake:       make(chan struct{}, 1), fronts: make(chan struct{}, 1),
 		known: map[lb.ServiceKey]lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
 		untold: map[string]string{}, peers: map[string]hello.Change{},
-		told: [3]election.Event{election.Carrier{Up: true}, election.Taints{}, election.Health{OK: true}},
+		told: [2]election.Event{election.Taints{}, election.Health{OK: true}},
 	}
 	s.open.Store(&[]*share{})
 	return s

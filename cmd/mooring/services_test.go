@@ -69,14 +69,27 @@ func TestPeerOf(t *testing.T) {
 	}
 }
 
+// TestCarrierOf: a group is cut off by its own links only, one of several is enough.
+func TestCarrierOf(t *testing.T) {
+	vips := []lb.Address{{Link: "eth0"}, {Link: "eth1"}}
+	for _, c := range []struct {
+		down map[string]bool
+		up   bool
+	}{{nil, true}, {map[string]bool{"eth2": true}, true}, {map[string]bool{"eth1": true}, false},
+		{map[string]bool{"eth0": true, "eth1": true}, false}} {
+		if got := carrierOf(vips, c.down); got.Up != c.up {
+			t.Errorf("with %v down: %+v", c.down, got)
+		}
+	}
+}
+
 // TestNewGroupsCatchUp: what was said before a group began is told to it first.
 func TestNewGroupsCatchUp(t *testing.T) {
 	s, _ := shopServices(t)
-	s.deliver(election.Carrier{Up: false})
 	s.deliver(election.Taints{Out: []string{"n3"}})
 	s.deliver(election.Health{OK: false})
 	s.deliver(election.AddressGone{}) // of the moment only
-	want := [3]election.Event{election.Carrier{Up: false}, election.Taints{Out: []string{"n3"}}, election.Health{OK: false}}
+	want := [2]election.Event{election.Taints{Out: []string{"n3"}}, election.Health{OK: false}}
 	if !reflect.DeepEqual(s.told, want) {
 		t.Errorf("told first: %+v", s.told)
 	}

@@ -64,8 +64,14 @@ func (s *services) want(ctx context.Context, g lb.Group, vips []lb.Address, pref
 		return
 	}
 	s.allow(sh, g, prefer)
-	sh.vips = vips
-	sh.agent.SetVIPs(vips)
+	if !slices.Equal(sh.vips, vips) {
+		sh.vips = vips
+		sh.agent.SetVIPs(vips)
+		s.mu.Lock()
+		down := s.down
+		s.mu.Unlock()
+		sh.agent.Deliver(carrierOf(vips, down))
+	}
 }
 
 // candidates says who may hold a group; the preferred node ranks first. The others

@@ -46,6 +46,7 @@ func peerOf(c hello.Change, name string) election.Peer {
 func (s *services) catchUp(sh *share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sh.agent.Deliver(carrierOf(sh.agent.VIPs(), s.down))
 	for _, ev := range s.told {
 		sh.agent.Deliver(ev)
 	}
@@ -54,16 +55,24 @@ func (s *services) catchUp(sh *share) {
 	}
 }
 
+// onLinksDown tells each group of its own links.
+func (s *services) onLinksDown(down map[string]bool) {
+	s.mu.Lock()
+	s.down = down
+	s.mu.Unlock()
+	for _, sh := range *s.open.Load() {
+		sh.agent.Deliver(carrierOf(sh.agent.VIPs(), down))
+	}
+}
+
 // deliver passes what concerns all groups on.
 func (s *services) deliver(ev election.Event) {
 	s.mu.Lock()
 	switch ev.(type) {
-	case election.Carrier:
-		s.told[0] = ev
 	case election.Taints:
-		s.told[1] = ev
+		s.told[0] = ev
 	case election.Health:
-		s.told[2] = ev
+		s.told[1] = ev
 	}
 	s.mu.Unlock()
 	for _, sh := range *s.open.Load() {
