@@ -202,8 +202,11 @@ func (m *Machine) holdingHeard(node string, p *peer, old Say) {
 		yields := p.say.Phase == Standby && p.say.From == m.cfg.Self && p.say.Transitions > old.Transitions
 		if p.up() && (old.Phase == Holding || yields) {
 			// It has yielded, perhaps before this node, frozen for a moment, heard it
-			// hold: the last word on the wire is the true holder's.
-			m.quarrel = quarrel{}
+			// hold: the last word on the wire is the true holder's. A quarrel with another
+			// goes on.
+			if m.quarrel.with == node {
+				m.quarrel = quarrel{}
+			}
 			m.do(Announce{})
 		}
 		return

@@ -15,7 +15,6 @@ const (
 	fenceBound = 500 * ms    // I2: past the address's lifetime
 	deadBound  = 60 * ms     // two that asked the wire at the same instant
 	loopBound  = time.Second // a chain about to be removed; TTL ends the frames
-	quietBound = 45 * time.Second
 )
 
 // rules are the invariants of ownership.md ("What must hold") and what they have
@@ -108,7 +107,7 @@ func (r *rules) wrote(by *node, rec Record) {
 	}
 	if r.terms[rec.Transitions] == "" {
 		r.swap = r.w.now
-		if r.w.now-r.harmAt > quietBound+r.w.cfg.PreemptDelay {
+		if r.w.now-r.harmAt > 3*r.w.cfg.Lease+r.w.cfg.PreemptDelay {
 			r.w.broken("I7", "%s writes %s, and nothing has happened for %.0fs", by.name, rec, (r.w.now - r.harmAt).Seconds())
 		}
 	}
@@ -206,7 +205,7 @@ func (r *rules) orphaned(n *node) {
 	r.spare[n.id] = two || moving || w.store.rec.From != "" || w.now-r.swap < 500*ms || w.now-r.cutAt < 5*time.Second ||
 		w.store.rec.Holder != n.name
 	for _, o := range w.nodes {
-		r.met[n.id][o.id] = r.told(n, o)
+		r.met[n.id][o.id] = r.told(n, o) && w.dates(o, n)
 	}
 }
 

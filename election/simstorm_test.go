@@ -81,6 +81,7 @@ var strikes = []struct {
 		n.setSick(true)
 		w.after(w.upTo(10*time.Second), func() { n.setSick(false) })
 	}},
+	{"its candidates differ", func(w *world, n *node) { w.differ(n, w.nodes[w.rnd.IntN(len(w.nodes))]) }},
 	{"hello missed", func(w *world, n *node) { w.hiccup(n, w.another(n)); w.hiccup(w.another(n), n) }},
 	{"hellos blocked", func(w *world, n *node) { w.block(n, w.another(n), true) }},
 	{"hellos pass", func(w *world, _ *node) { w.unblock() }},

@@ -87,6 +87,9 @@ func newRun(seed uint64) *world {
 	w := newWorld([]int{3, 3, 3, 3, 3, 4, 5, 2}[seed%8], seed)
 	w.cfg.Drain = []time.Duration{0, 20 * time.Second, 5 * time.Minute, 5 * time.Minute}[w.rnd.IntN(4)]
 	w.remember = !w.odds(8)
+	if seed%3 == 0 {
+		w.asServices()
+	}
 	w.loss = []float64{0, 0, 0.02, 0.05}[w.rnd.IntN(4)]
 	if w.odds(8) {
 		w.gateway = len(w.nodes) == 2
@@ -125,8 +128,8 @@ func (w *world) run() {
 func (w *world) scene() scene {
 	for {
 		s := scenes[w.rnd.IntN(len(scenes))]
-		if s.name == "cold" && !w.remember {
-			continue // who knows nobody hears nobody: that is another story
+		if s.name == "cold" && (!w.remember || w.services) {
+			continue // who knows nobody hears nobody, nor what groups there are: other stories
 		}
 		if *soakScene == "" || *soakScene == "storm" || s.name == *soakScene {
 			return s
@@ -192,7 +195,7 @@ func (w *world) unrest() string {
 func (w *world) heal() {
 	w.out = nil
 	for _, n := range w.nodes {
-		n.refuses, n.lost, n.drain = false, false, false
+		n.refuses, n.lost, n.drain, n.excludes = false, false, false, nil
 		n.resume()
 		n.setLink(true)
 		n.thaw()

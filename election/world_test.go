@@ -31,6 +31,7 @@ type world struct {
 
 	gateway  bool
 	remember bool     // members are kept on disk
+	services bool     // the group is one of Services
 	stranger bool     // a host of no candidate answers for the VIP
 	deaf     [][]bool // [to][from]: the wire carries no frame that way
 	blocked  [][]bool // the same for hellos only, as a firewall does
@@ -41,9 +42,10 @@ type world struct {
 	quiet    bool // nobody reads what is said
 	wire     wire
 	client   client
-	rules    rules  // the invariants and what they remember
-	holder   string // whom an agent last wrote into the record
-	moves    int    // how often that changed
+	rules    rules      // the invariants and what they remember
+	wroteAt  lb.Instant // when the record was last written
+	holder   string     // whom an agent last wrote into the record
+	moves    int        // how often that changed
 	repairs  int
 	requests int    // to API servers
 	fault    string // an invariant that was broken, the first one
@@ -73,6 +75,10 @@ type node struct {
 	left       bool       // its member Lease says leaving
 	drain      bool       // or that its operator wants it empty
 	lost       bool       // its member Lease was deleted
+	beat       int        // how often that was renewed
+	beatAt     lb.Instant // and when last, in world time
+	apiless    lb.Instant // when it last was without API servers, in world time
+	excludes   *node      // takes that one for no candidate
 	died       lb.Instant // since when its member Lease is not renewed; 0: it is
 
 	base, set lb.Instant // its clock showed base at set

@@ -54,6 +54,7 @@ func (w *world) commit(by *node, r Record, base uint64) bool {
 	}
 	s.exists, s.sound, s.rec = true, true, r
 	s.version++
+	w.wroteAt = w.now
 	w.rules.wrote(by, r)
 	w.changed()
 	return true
@@ -94,6 +95,9 @@ func (w *world) setAPI(mode apiMode, n *node) {
 	before := map[*node]bool{}
 	for _, o := range w.nodes {
 		before[o] = o.reaches()
+		if o.modeNow() != apiUp {
+			o.apiless = w.now
+		}
 	}
 	if n != nil {
 		n.api = mode
@@ -124,7 +128,8 @@ func (a *agent) relist(d time.Duration) {
 			return
 		}
 		w := a.n.w
-		a.tellMembers(w.members())
+		a.tellMembers(w.membersFor(a.n))
+		a.el.relistMembers()
 		v, version := w.store.view(w)
 		a.el.seen(v, version, ByWatch, a.n.clock())
 		if len(w.out) > 0 {
@@ -149,7 +154,7 @@ func (w *world) members() []Member {
 func (w *world) tellMembers() {
 	for _, n := range w.nodes {
 		if a := n.agent; a != nil && n.reaches() {
-			a.reached(w.vary(3*ms), false, func() { a.tellMembers(w.members()) })
+			a.reached(w.vary(3*ms), false, func() { a.tellMembers(w.membersFor(n)) })
 		}
 	}
 }
@@ -218,8 +223,9 @@ type electorModel struct {
 	synced  bool
 	writing bool
 	waiting []func()
-	cancel  func() // ends the elector's own write
-	reads   [2]int // in flight: quick and patient ones
+	cancel  func()         // ends the elector's own write
+	reads   [2]int         // in flight: quick and patient ones
+	beats   map[string]int // of the members, as known here
 }
 
 // seen is leases.seen.
@@ -236,7 +242,7 @@ func (e *electorModel) seen(v View, version uint64, via Via, begun lb.Instant) {
 	default:
 		e.view, e.version, e.at, e.synced = v, version, e.a.n.clock(), true
 	}
-	e.a.deliver(Saw{View: v, Via: via, Begun: begun})
+	e.a.deliver(Saw{View: e.dated(v), Via: via, Begun: begun})
 }
 
 func (e *electorModel) do(act Action) {
@@ -302,6 +308,8 @@ func (e *electorModel) update() {
 		e.wish.Mode == LockRenew && !ours:
 		again()
 		return
+	case e.wish.Mode == LockRenew && e.renewAt == neverAgain:
+		return
 	case e.wish.Mode == LockRenew && now < e.renewAt:
 		wait := e.renewAt - now
 		if e.backoff == 0 {
@@ -321,6 +329,9 @@ func (e *electorModel) wrote(ok bool) {
 	now := e.a.n.clock()
 	if ok {
 		e.renewAt, e.backoff = now-4*ms+e.a.n.w.cfg.Renew, 0
+		if e.a.n.w.services {
+			e.renewAt = neverAgain
+		}
 		return
 	}
 	e.backoff = min(max(2*e.backoff, 50*ms), time.Second)
@@ -396,7 +407,7 @@ func (e *electorModel) read(timeout time.Duration) {
 	e.a.request(timeout, func() { v, version = w.store.view(w) }, func(answered bool) {
 		*flight--
 		if answered {
-			e.seen(v, version, ByRead, begun)
+			e.dating(v, func() { e.seen(v, version, ByRead, begun) })
 			return
 		}
 		e.a.deliver(ReadFailed{Begun: begun})

@@ -31,12 +31,15 @@ func (n *node) start() {
 	a.deliver(ev)
 	switch {
 	case w.remember: // from the configuration
-		a.tellMembers(w.members())
+		a.tellMembers(w.membersFor(n))
 	case n.met != nil:
 		a.tellMembers(n.met)
 	}
 	if n.sick {
 		a.deliver(Health{})
+	}
+	if w.services {
+		a.keepMember()
 	}
 	if n.reaches() {
 		a.relist(w.vary(5 * ms))
