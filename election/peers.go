@@ -208,6 +208,7 @@ func (m *Machine) holdingHeard(node string, p *peer, old Say) {
 				m.quarrel = quarrel{}
 			}
 			m.do(Announce{})
+			m.hearBeside()
 		}
 		return
 	}
@@ -219,6 +220,16 @@ func (m *Machine) holdingHeard(node string, p *peer, old Say) {
 		return // the old holder has not heard of its own hand-over yet
 	}
 	m.contend(node, "")
+}
+
+// hearBeside takes a quarrel up with whoever still holds beside this node, once none
+// goes on.
+func (m *Machine) hearBeside() {
+	for _, name := range m.names {
+		if p := m.peers[name]; m.phase == Holding && m.quarrel.with == "" && m.beside(p) {
+			m.holdingHeard(name, p, p.say)
+		}
+	}
 }
 
 // beside says whether a peer answers for the VIPs beside this holder: it holds, or

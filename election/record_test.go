@@ -4,9 +4,14 @@ import "testing"
 
 // TestJudge: what a look at the Lease means beside the record known so far.
 func TestJudge(t *testing.T) {
-	known := Record{Holder: "n1", Transitions: 5}
+	known := Record{Holder: "n1", Transitions: 5, UID: "u1"}
 	sound := func(holder string, n int64, candidate bool) View {
 		return View{Exists: true, Sound: true, Candidate: candidate, Record: Record{Holder: holder, Transitions: n}}
+	}
+	made := func(uid, holder string, n int64, candidate bool) View {
+		v := sound(holder, n, candidate)
+		v.Record.UID = uid
+		return v
 	}
 	for _, c := range []struct {
 		name string
@@ -27,6 +32,10 @@ func TestJudge(t *testing.T) {
 		{"much later term", true, sound("n2", 60, true), successor},
 		{"next term of a stranger", true, sound("n9", 6, false), damage},
 		{"another holder in this term", true, sound("n2", 5, true), damage},
+		{"another holder in this term of the same Lease", true, made("u1", "n2", 5, true), damage},
+		{"another holder in this term of a Lease made anew", true, made("u2", "n2", 5, true), successor},
+		{"a stranger in this term of a Lease made anew", true, made("u2", "n9", 5, false), damage},
+		{"an earlier term of a Lease made anew", true, made("u2", "n2", 4, true), damage},
 		{"a term that is over", true, sound("n2", 4, true), damage},
 		{"an old term of the same holder", true, sound("n1", 4, true), damage},
 		{"anything sound when nothing is known", false, sound("n9", 1, false), successor},

@@ -289,7 +289,11 @@ func (m *Machine) answerSummons() {
 		// Who handed over still answers.
 		return owner == m.cfg.Self || owner != "" && owner == m.known.From && m.mayDrain(owner) || m.drainsHere(owner)
 	})
-	if peer, mac := m.sortAnswers(others); mac != "" || peer != "" {
+	peer, mac := m.sortAnswers(others)
+	if peer == "" {
+		peer = m.overtaken()
+	}
+	if mac != "" || peer != "" {
 		r := Stranger
 		if peer != "" {
 			r = HolderAlive
@@ -304,12 +308,17 @@ func (m *Machine) answerSummons() {
 		cause = CauseNamed
 	}
 	m.becomeHolding(cause)
-	// The read may have been overtaken by a later term, of which peers have spoken.
+}
+
+// overtaken names a peer that is heard to hold in a later term than the record that
+// was read, "" for none.
+func (m *Machine) overtaken() string {
 	for _, name := range m.names {
-		if p := m.peers[name]; m.phase == Holding && m.beside(p) {
-			m.holdingHeard(name, p, p.say)
+		if p := m.peers[name]; p.up() && p.say.Phase == Holding && p.say.Transitions > m.known.Transitions {
+			return name
 		}
 	}
+	return ""
 }
 
 // mayDrain says whether the node that handed over may let go at this node's sign:
