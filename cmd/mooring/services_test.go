@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/election/hello"
@@ -32,15 +33,16 @@ func TestVoices(t *testing.T) {
 	if len(h.says) != 2 || h.says["a"].Phase != election.Holding {
 		t.Errorf("said %v", h.says)
 	}
-	a.Beat(10)
-	b.Beat(11)
-	a.Beat(20)
-	if h.beat != 11 {
-		t.Errorf("beats at %d, want the oldest loop's 11", h.beat)
+	a.Beat(1 * time.Second)
+	b.Beat(2 * time.Second)
+	a.Beat(3 * time.Second)
+	if h.beat != 2*time.Second {
+		t.Errorf("beats at %d, want the oldest loop's, 2 s", h.beat)
 	}
 	v.end("b")
-	a.Beat(30)
-	if _, stays := h.says["b"]; stays || h.beat != 30 {
+	a.Beat(4 * time.Second)
+	a.Beat(4*time.Second + beatPace/2) // too soon to look again
+	if _, stays := h.says["b"]; stays || h.beat != 4*time.Second {
 		t.Errorf("after b's end: %v, beats at %d", h.says, h.beat)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/election/hello"
@@ -98,7 +99,12 @@ type voices struct {
 	mu    sync.Mutex
 	says  map[string]election.Say
 	beats map[string]lb.Instant
+	told  lb.Instant // when beats were last looked through
 }
+
+// beatPace is how often the oldest beat is looked for: with hundreds of groups that
+// takes a while, and hellos stop only when it is a second old.
+const beatPace = 50 * time.Millisecond
 
 func newVoices(out agent.Hellos) *voices {
 	return &voices{out: out, says: map[string]election.Say{}, beats: map[string]lb.Instant{}}
@@ -134,6 +140,10 @@ func (v voice) Beat(now lb.Instant) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.beats[v.group] = now
+	if now-v.told < beatPace {
+		return
+	}
+	v.told = now
 	for _, at := range v.beats {
 		now = min(now, at)
 	}
