@@ -30,6 +30,9 @@ type Verdict struct {
 	// Issues are values of the Service that are not used. Lost says, once, why it does
 	// not have an address any more that it had.
 	Issues, Lost []lb.Issue
+	// Again: only ipMode is in question, and people have been told the rest. Insist:
+	// it is asked for although the API server dropped it before.
+	Again, Insist bool
 }
 
 // equal says whether writing the one would say nothing new after the other.
@@ -121,17 +124,22 @@ func (c *Controller) knock() {
 // Lead decides until ctx ends, which is when another node may lead. It may be called
 // again then, never twice at once.
 func (c *Controller) Lead(ctx context.Context) {
-	t := &tenure{c: c, alloc: ipam.New(), writer: newWriter(c.opt), said: map[lb.ServiceKey]Verdict{}}
+	t := &tenure{c: c, alloc: ipam.New(), writer: newWriter(c.opt), said: map[lb.ServiceKey]Verdict{},
+		modeless: map[lb.ServiceKey]bool{}}
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { t.writer.run(ctx) })
 	c.knock() // what is known already
+	again := time.NewTicker(insistEvery)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.wake:
 			t.look()
+		case <-again.C:
+			t.insist()
 		}
 	}
 }
@@ -144,6 +152,8 @@ type tenure struct {
 	// replayed: the Services' own addresses were taken over.
 	replayed bool
 	said     map[lb.ServiceKey]Verdict
+	// modeless are proxied Services whose ipMode the API server does not keep.
+	modeless map[lb.ServiceKey]bool
 	// freed is what of alloc.Freed those that wait have been tried for.
 	freed uint64
 }
@@ -219,6 +229,7 @@ func (t *tenure) decide(changed map[lb.ServiceKey]*lb.Service) {
 		}
 		t.alloc.Release(key)
 		delete(t.said, key)
+		delete(t.modeless, key)
 		t.writer.forget(key)
 	}
 	slices.SortFunc(live, byTurn)
@@ -276,9 +287,11 @@ func (t *tenure) assign(s *lb.Service, news bool) {
 		return // the status stays as it is
 	}
 	last, told := t.said[s.Key]
+	t.said[s.Key] = v
 	if !told || !last.equal(v) || news && (s.Foreign || !slices.Equal(s.Has, v.Addresses)) {
-		t.said[s.Key] = v
 		t.writer.service(v)
+	} else if news {
+		t.modes(s)
 	}
 }
 

@@ -163,6 +163,7 @@ func servingNodes(s *Service) []string {
 // this one, to whose own endpoints Local Services are restricted.
 func Frontends(services []Service, node string) []Frontend {
 	var out []Frontend
+	shifts := shiftsOf(services)
 	for i := range services {
 		s := &services[i]
 		if s.DataPath != DataPathProxy || len(s.Has) == 0 {
@@ -173,7 +174,11 @@ func Frontends(services []Service, node string) []Frontend {
 		}
 		for _, p := range s.Ports {
 			if p.Protocol == TCP {
-				out = append(out, frontend(s, p, node))
+				f := frontend(s, p, node)
+				if s.Modeless {
+					shift(&f, shifts)
+				}
+				out = append(out, f)
 			}
 		}
 	}

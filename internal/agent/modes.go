@@ -1,0 +1,55 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"mooring.dev/mooring/internal/lb"
+)
+
+// insistEvery is the pace at which an API server that drops ipMode is asked again:
+// it may have been upgraded. The question is a write that changes nothing as long as
+// the answer is no.
+const insistEvery = time.Minute
+
+// insist asks with one of the Services concerned.
+func (t *tenure) insist() {
+	for _, key := range slices.Sorted(maps.Keys(t.modeless)) {
+		if t.again(key, true) {
+			return
+		}
+	}
+}
+
+// again says a Service's verdict for the sake of its mode; false if there is none.
+func (t *tenure) again(key lb.ServiceKey, insist bool) bool {
+	v, ok := t.said[key]
+	if !ok || !v.Proxy {
+		return false
+	}
+	v.Again, v.Insist, v.Lost = true, insist, nil
+	t.writer.service(v)
+	return true
+}
+
+// modes takes notice of whether a Service's ipMode is as it was said. One that is
+// lost is said again, in case that somebody edited it; when the API server keeps one
+// that it did not keep before, the others are.
+func (t *tenure) modes(s *lb.Service) {
+	had := t.modeless[s.Key]
+	if s.Modeless {
+		t.modeless[s.Key] = true
+		if !had {
+			t.again(s.Key, false)
+		}
+		return
+	}
+	delete(t.modeless, s.Key)
+	if !had || s.DataPath != lb.DataPathProxy || len(s.Has) == 0 {
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(t.modeless)) {
+		t.again(key, false)
+	}
+}
