@@ -19,10 +19,12 @@ const ShiftTable = "mooring-services"
 // the order of the list does not matter. Its error is a *FieldError.
 //
 // They are for Services whose connections kube-proxy would take (lb.Service.
-// Modeless). At redirectPriority they come before its translation (-100), and its
-// filters (-110 in nftables mode), which drop what source ranges forbid and refuse
-// what has no endpoint, see a port that they do not know. IPVS, which acts on
-// what comes in, does neither.
+// Modeless). The port must be another one: kube-proxy's filters refuse what it did not
+// translate itself (source ranges, no endpoints), and IPVS takes what comes in. Its
+// chain for source ranges in nftables mode, at -110, sees the old port all the same:
+// the kernel translates at -100 whatever the priority of a nat chain, which only
+// says which of them is asked first. It drops nothing that HAProxy would accept, but
+// for clients that a PROXY header names.
 func RenderShifts(list []lb.Redirect) (string, error) {
 	list = slices.Clone(list)
 	for i := range list {
