@@ -288,10 +288,12 @@ func (t *tenure) assign(s *lb.Service, news bool) {
 	}
 	last, told := t.said[s.Key]
 	t.said[s.Key] = v
-	if !told || !last.equal(v) || news && (s.Foreign || !slices.Equal(s.Has, v.Addresses)) {
+	say := !told || !last.equal(v) || news && (s.Foreign || !slices.Equal(s.Has, v.Addresses))
+	if say {
 		t.writer.service(v)
-	} else if news {
-		t.modes(s)
+	}
+	if news {
+		t.modes(s, say)
 	}
 }
 

@@ -34,13 +34,13 @@ func (t *tenure) again(key lb.ServiceKey, insist bool) bool {
 }
 
 // modes takes notice of whether a Service's ipMode is as it was said. One that is
-// lost is said again, in case that somebody edited it; when the API server keeps one
-// that it did not keep before, the others are.
-func (t *tenure) modes(s *lb.Service) {
+// lost is said again unless it is being said, in case that somebody edited it; when
+// the API server keeps one that it did not keep before, the others are.
+func (t *tenure) modes(s *lb.Service, said bool) {
 	had := t.modeless[s.Key]
 	if s.Modeless {
 		t.modeless[s.Key] = true
-		if !had {
+		if !had && !said {
 			t.again(s.Key, false)
 		}
 		return

@@ -66,9 +66,12 @@ func TestModeIsAskedForAgain(t *testing.T) {
 		o.put("b", as)
 		o.put("d", func(s *lb.Service) { s.DataPath = lb.DataPathDirect })
 		o.c.Synced()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer func() { cancel(); synctest.Wait() }()
-		go o.c.Lead(ctx)
+		lead := func() (end func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			go o.c.Lead(ctx)
+			return func() { cancel(); synctest.Wait() }
+		}
+		end := lead()
 		if got := o.written(); strings.Count(got, "again=false") != 3 || strings.Contains(got, "true") {
 			t.Errorf("at first: %s", got)
 		}
@@ -78,6 +81,15 @@ func TestModeIsAskedForAgain(t *testing.T) {
 			if got := o.written(); got != question {
 				t.Errorf("after a minute: %s", got)
 			}
+		}
+		// Another node leads and finds all as it is.
+		end()
+		o.known = false
+		defer lead()()
+		o.written()
+		time.Sleep(insistEvery)
+		if got := o.written(); got != question {
+			t.Errorf("a minute after another node led: %s", got)
 		}
 		o.keeps = true
 		time.Sleep(insistEvery)
