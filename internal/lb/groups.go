@@ -21,6 +21,8 @@ type Group struct {
 	// Local: only Nodes may hold it, those with an endpoint that takes connections.
 	Local bool
 	Nodes []string
+	// Proxied: HAProxy serves some of its addresses.
+	Proxied bool
 	// NodeSelector restricts the nodes further; from the Services, all alike. Rule
 	// names pool and selector together.
 	NodeSelector map[string]string
@@ -70,6 +72,7 @@ func Groups(services []Service, pools []Pool) []Group {
 			if !shared {
 				g.VIPs = append(g.VIPs, ip)
 			}
+			g.Proxied = g.Proxied || s.DataPath == DataPathProxy
 			if s.Local {
 				g.Nodes = append(g.Nodes, servingNodes(s)...)
 			}
