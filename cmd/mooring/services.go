@@ -66,12 +66,12 @@ type services struct {
 func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *services {
 	s := &services{
 		n: n, proxy: proxy, shifts: newShifts(haproxy.NewRedirects(haproxy.RedirectOptions{Log: n.log, Services: true})),
-		controller: agent.NewController(agent.ControllerOptions{Verdicts: verdicts, Log: n.log}),
-		wake:       make(chan struct{}, 1), fronts: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), fronts: make(chan struct{}, 1),
 		known: map[lb.ServiceKey]lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
 		untold: map[string]string{}, peers: map[string]hello.Change{},
 		told: [3]election.Event{election.Carrier{Up: true}, election.Taints{}, election.Health{OK: true}},
 	}
+	s.controller = agent.NewController(agent.ControllerOptions{Verdicts: verdicts, Wire: wire{s}, Log: n.log})
 	s.open.Store(&[]*share{})
 	return s
 }

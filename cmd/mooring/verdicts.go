@@ -205,6 +205,11 @@ func (v *verdicts) tell(d agent.Verdict) {
 		v.n.reporter.Report(kube.Note{About: about, Type: kube.Normal, Reason: "AddressAssigned",
 			Message: fmt.Sprintf("%s from pool %s", joined(d.Addresses), d.Pool)})
 	}
+	for _, f := range d.Foreign {
+		v.n.reporter.Report(kube.Note{About: about, Type: kube.Warning, Reason: "AddressInUse",
+			Message: fmt.Sprintf("%s is not given: the host with MAC %s, which is no node of ours, answers for it; take it from "+
+				"that host, or out of pool %s", f.Addr, f.MAC, f.Pool)})
+	}
 	for _, i := range d.Lost {
 		v.n.reporter.Report(kube.Note{About: about, Type: kube.Warning, Reason: "AddressLost", Message: i.Problem})
 	}
@@ -214,8 +219,8 @@ func (v *verdicts) tell(d agent.Verdict) {
 	}
 }
 
-// Pools writes the pools' numbers.
-func (v *verdicts) Pools(ctx context.Context, all []ipam.Stats) error {
+// Pools writes the pools' numbers, and what of them other hosts have.
+func (v *verdicts) Pools(ctx context.Context, all []ipam.Stats, foreign []ipam.Foreign) error {
 	v.mu.Lock()
 	wrong := v.wrong
 	v.mu.Unlock()
@@ -227,8 +232,14 @@ func (v *verdicts) Pools(ctx context.Context, all []ipam.Stats) error {
 			c = acceptedCondition(agent.Verdict{Issues: issues})
 			c.Type = v1alpha1.ConditionReady
 		}
+		var quarantined []v1alpha1.Quarantined
+		for _, f := range foreign {
+			if f.Pool == p.Pool {
+				quarantined = append(quarantined, v1alpha1.Quarantined{Address: f.Addr.String(), MAC: f.MAC})
+			}
+		}
 		err := v.pools.Set(ctx, kube.PoolStatus{
-			Name: p.Pool, Size: p.Size, Used: p.Used, Free: p.Free, Conditions: []kube.Condition{c},
+			Name: p.Pool, Size: p.Size, Used: p.Used, Free: p.Free, Conditions: []kube.Condition{c}, Quarantined: quarantined,
 		})
 		if err != nil && !errors.Is(err, kube.ErrGone) {
 			faults = append(faults, err)

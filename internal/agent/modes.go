@@ -8,10 +8,11 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
-// insistEvery is the pace at which an API server that drops ipMode is asked again:
-// it may have been upgraded. The question is a write that changes nothing as long as
-// the answer is no.
-const insistEvery = time.Minute
+// askAgain is the pace at which is asked again what was answered in the negative: an API
+// server that drops ipMode may have been upgraded, a host that has one of our
+// addresses may be gone. To the API server the question is a write that changes
+// nothing as long as the answer is no.
+const askAgain = time.Minute
 
 // insist asks with one of the Services concerned.
 func (t *tenure) insist() {
@@ -28,7 +29,7 @@ func (t *tenure) again(key lb.ServiceKey, insist bool) bool {
 	if !ok || !v.Proxy {
 		return false
 	}
-	v.Again, v.Insist, v.Lost = true, insist, nil
+	v.Again, v.Insist, v.Lost, v.Foreign = true, insist, nil, nil
 	t.writer.service(v)
 	return true
 }

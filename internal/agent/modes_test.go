@@ -44,7 +44,7 @@ func (o *old) Service(_ context.Context, v Verdict) error {
 	return nil
 }
 
-func (o *old) Pools(context.Context, []ipam.Stats) error { return nil }
+func (o *old) Pools(context.Context, []ipam.Stats, []ipam.Foreign) error { return nil }
 
 func (o *old) written() string {
 	synctest.Wait()
@@ -77,7 +77,7 @@ func TestModeIsAskedForAgain(t *testing.T) {
 		}
 		const question = "shop/a again=true insist=true"
 		for range 3 {
-			time.Sleep(insistEvery)
+			time.Sleep(askAgain)
 			if got := o.written(); got != question {
 				t.Errorf("after a minute: %s", got)
 			}
@@ -87,16 +87,16 @@ func TestModeIsAskedForAgain(t *testing.T) {
 		o.known = false
 		defer lead()()
 		o.written()
-		time.Sleep(insistEvery)
+		time.Sleep(askAgain)
 		if got := o.written(); got != question {
 			t.Errorf("a minute after another node led: %s", got)
 		}
 		o.keeps = true
-		time.Sleep(insistEvery)
+		time.Sleep(askAgain)
 		if got, want := o.written(), question+"; shop/b again=true insist=false"; got != want {
 			t.Errorf("after the upgrade: %s, want %s", got, want)
 		}
-		time.Sleep(3 * insistEvery)
+		time.Sleep(3 * askAgain)
 		if got := o.written(); got != "" {
 			t.Errorf("and still: %s", got)
 		}
