@@ -73,7 +73,7 @@ func TestShiftsFollowHAProxy(t *testing.T) {
 	step("a predecessor's HAProxy waits for its reload", []lb.Frontend{a}, lb.ProxyState{}, waits("a"), "")
 	step("and has it", []lb.Frontend{a}, waits("a"), serves, one)
 	step("another port waits", []lb.Frontend{a, b}, serves, waits("b"), "")
-	step("and is listened for", []lb.Frontend{a, b}, waits("b"), serves, two+" "+one)
+	step("and is listened for while the first one waits", []lb.Frontend{a, b}, waits("b"), waits("a"), two+" "+one)
 	step("a change waits, it is served as before", []lb.Frontend{a, b}, serves, waits("a"), "")
 	step("one port leads elsewhere now", []lb.Frontend{shifted("a", 80, 61081), shifted("b", 4069, 61082)}, serves, serves,
 		"none | 192.0.2.1:4069>61082 192.0.2.1:80>61081")
