@@ -41,17 +41,13 @@ func RenderShifts(list []lb.Redirect) (string, error) {
 	if len(list) == 0 {
 		return text, nil
 	}
-	families := []shiftFamily{{word: "ip", kind: "ipv4_addr"}, {word: "ip6", kind: "ipv6_addr"}}
-	for _, r := range list {
-		f := &families[0]
-		if r.VIP.Is6() {
-			f = &families[1]
-		}
-		f.list = append(f.list, r)
-	}
-	families = slices.DeleteFunc(families, func(f shiftFamily) bool { return len(f.list) == 0 })
+	return text + shiftTable(byFamily(list)), nil
+}
+
+// shiftTable writes the table for the families that have redirects.
+func shiftTable(families []shiftFamily) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%stable inet %s {\n", text, ShiftTable)
+	fmt.Fprintf(&b, "table inet %s {\n", ShiftTable)
 	for _, f := range families {
 		f.maps(&b)
 	}
@@ -66,10 +62,11 @@ func RenderShifts(list []lb.Redirect) (string, error) {
 	// The ports behind are no second door, as in RenderRedirects.
 	b.WriteString("\tchain input {\n\t\ttype filter hook input priority -10; policy accept;\n")
 	for _, f := range families {
-		fmt.Fprintf(&b, "\t\t%s daddr . tcp dport @behind-%[1]s %s iifname != \"lo\" ct status & dnat == 0 drop\n", f.word, onlySYN)
+		fmt.Fprintf(&b, "\t\t%s daddr . tcp dport @behind-%[1]s %s iifname != \"lo\" ct status & dnat == 0 drop\n",
+			f.word, onlySYN)
 	}
 	b.WriteString("\t}\n}\n")
-	return b.String(), nil
+	return b.String()
 }
 
 // shiftFamily is what one address family has in ShiftTable.
@@ -77,6 +74,19 @@ type shiftFamily struct {
 	// word and kind are nft's names of the family and of its addresses.
 	word, kind string
 	list       []lb.Redirect
+}
+
+// byFamily parts a list; a family without redirects is left out.
+func byFamily(list []lb.Redirect) []shiftFamily {
+	families := []shiftFamily{{word: "ip", kind: "ipv4_addr"}, {word: "ip6", kind: "ipv6_addr"}}
+	for _, r := range list {
+		f := &families[0]
+		if r.VIP.Is6() {
+			f = &families[1]
+		}
+		f.list = append(f.list, r)
+	}
+	return slices.DeleteFunc(families, func(f shiftFamily) bool { return len(f.list) == 0 })
 }
 
 // maps writes what connections are looked up in: "shift" leads to the ports behind,

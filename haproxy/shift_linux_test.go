@@ -19,12 +19,14 @@ import (
 const kubeProxy = `table ip kube-proxy {
 	chain filter-input { type filter hook input priority 0; ct state new ip daddr 192.0.2.10 tcp dport 81 reject; }
 	chain filter-output { type filter hook output priority 0; ct state new ip daddr 192.0.2.10 tcp dport 81 reject; }
-	chain nat-prerouting { type nat hook prerouting priority -100; ip daddr 192.0.2.10 tcp dport 80 dnat to 198.51.100.1:8080; }
-	chain nat-output { type nat hook output priority -100; ip daddr 192.0.2.10 tcp dport 80 dnat to 198.51.100.1:8080; }
+	chain translate { ip daddr 192.0.2.10 tcp dport 80 dnat to 198.51.100.1:8080; }
+	chain nat-prerouting { type nat hook prerouting priority -100; jump translate; }
+	chain nat-output { type nat hook output priority -100; jump translate; }
 }
 table ip6 kube-proxy {
-	chain nat-prerouting { type nat hook prerouting priority -100; ip6 daddr 2001:db8::10 tcp dport 80 dnat to [2001:db8:1::1]:8080; }
-	chain nat-output { type nat hook output priority -100; ip6 daddr 2001:db8::10 tcp dport 80 dnat to [2001:db8:1::1]:8080; }
+	chain translate { ip6 daddr 2001:db8::10 tcp dport 80 dnat to [2001:db8:1::1]:8080; }
+	chain nat-prerouting { type nat hook prerouting priority -100; jump translate; }
+	chain nat-output { type nat hook output priority -100; jump translate; }
 }
 `
 
@@ -112,7 +114,8 @@ func TestShift(t *testing.T) {
 	expect("shifted", "192.0.2.10:80", "p7 PROXY TCP4 ")
 	expect("shifted", "[2001:db8::10]:80", "p7 PROXY TCP6 ")
 	expect("shifted", "192.0.2.10:81", "p7 PROXY TCP4 ")
-	if got := h.line("192.0.2.10:80"); !strings.HasPrefix(got, "p7 PROXY TCP4 198.51.100.2 192.0.2.10 ") || !strings.HasSuffix(got, " 80") {
+	got := h.line("192.0.2.10:80")
+	if !strings.HasPrefix(got, "p7 PROXY TCP4 198.51.100.2 192.0.2.10 ") || !strings.HasSuffix(got, " 80") {
 		t.Errorf("the pod is told %q", got)
 	}
 	for _, door := range []string{"192.0.2.10:61080", "192.0.2.10:61081", "[2001:db8::10]:61080"} {

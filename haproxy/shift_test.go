@@ -39,7 +39,8 @@ func TestRenderShifts(t *testing.T) {
 func TestShiftRules(t *testing.T) {
 	var list []lb.Redirect
 	for i := range 2000 {
-		list = append(list, lb.Redirect{VIP: netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), From: 80, To: 61080, Elsewhere: true})
+		vip := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
+		list = append(list, lb.Redirect{VIP: vip, From: 80, To: 61080, Elsewhere: true})
 	}
 	few, err := RenderShifts(list[:2])
 	if err != nil {

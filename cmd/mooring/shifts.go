@@ -47,8 +47,8 @@ func (s *shifts) want(fronts []lb.Frontend) (complaint string) {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("the API server keeps no ipMode (Kubernetes before 1.30): %d ports of Services are redirected to HAProxy "+
-		"before kube-proxy takes them", n)
+	return fmt.Sprintf("the API server keeps no ipMode (Kubernetes before 1.30): %d ports of Services are redirected "+
+		"to HAProxy before kube-proxy takes them", n)
 }
 
 // before takes away, before HAProxy changes, what will not stand afterwards, or does
@@ -59,7 +59,8 @@ func (s *shifts) before(ctx context.Context, now lb.ProxyState) error {
 	}
 	now.Pending = nil // it goes on to serve as before until the reload
 	will := lb.Redirects(s.fronts, now)
-	return s.set(ctx, slices.DeleteFunc(slices.Clone(s.stand), func(r lb.Redirect) bool { return !slices.Contains(will, r) }))
+	ends := func(r lb.Redirect) bool { return !slices.Contains(will, r) }
+	return s.set(ctx, slices.DeleteFunc(slices.Clone(s.stand), ends))
 }
 
 // after makes stand what HAProxy serves. A new agent leaves its predecessor's until

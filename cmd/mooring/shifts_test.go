@@ -77,7 +77,8 @@ func TestShiftsFollowHAProxy(t *testing.T) {
 	step("a change waits, it is served as before", []lb.Frontend{a, b}, serves, waits("a"), "")
 	step("one port leads elsewhere now", []lb.Frontend{shifted("a", 80, 61081), shifted("b", 4069, 61082)}, serves, serves,
 		"none | 192.0.2.1:4069>61082 192.0.2.1:80>61081")
-	step("one is left out", []lb.Frontend{a, b}, serves, lb.ProxyState{Serving: true, Skipped: map[string]string{"b": "taken"}}, "none | "+one)
+	skips := lb.ProxyState{Serving: true, Skipped: map[string]string{"b": "taken"}}
+	step("one is left out", []lb.Frontend{a, b}, serves, skips, "none | "+one)
 	step("HAProxy ended", []lb.Frontend{a, b}, lb.ProxyState{}, lb.ProxyState{}, "none")
 	step("and is back", []lb.Frontend{a, b}, lb.ProxyState{}, serves, two+" "+one)
 	step("the API server learned the mode", nil, serves, serves, "none")

@@ -152,8 +152,8 @@ func (v *verdicts) learned(kept bool) {
 	}
 	text, reason := "the API server keeps ipMode: kube-proxy leaves proxied Services to HAProxy", "IPModeKept"
 	if !kept {
-		text, reason = "the API server does not keep ipMode (Kubernetes before 1.30, or an admission policy): connections to "+
-			"proxied Services are redirected to HAProxy before kube-proxy takes them", "IPModeNotKept"
+		text, reason = "the API server does not keep ipMode (Kubernetes before 1.30, or an admission policy): connections "+
+			"to proxied Services are redirected to HAProxy before kube-proxy takes them", "IPModeNotKept"
 	}
 	v.n.log.Info(text)
 	v.n.reporter.Report(kube.Note{Type: kube.Normal, Reason: reason, Message: text})
@@ -207,8 +207,8 @@ func (v *verdicts) tell(d agent.Verdict) {
 	}
 	for _, f := range d.Foreign {
 		v.n.reporter.Report(kube.Note{About: about, Type: kube.Warning, Reason: "AddressInUse",
-			Message: fmt.Sprintf("%s is not given: the host with MAC %s, which is no node of ours, answers for it; take it from "+
-				"that host, or out of pool %s", f.Addr, f.MAC, f.Pool)})
+			Message: fmt.Sprintf("%s is not given: the host with MAC %s, which is no node of ours, answers for it; take it "+
+				"from that host, or out of pool %s", f.Addr, f.MAC, f.Pool)})
 	}
 	for _, i := range d.Lost {
 		v.n.reporter.Report(kube.Note{About: about, Type: kube.Warning, Reason: "AddressLost", Message: i.Problem})

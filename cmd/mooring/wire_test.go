@@ -37,7 +37,10 @@ func TestPlaced(t *testing.T) {
 	here, err := vip.Look()
 	must(t, err)
 	_, pools, _ := s.snapshot()
-	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("198.51.100.1")}
+	var addrs []netip.Addr
+	for _, ip := range []string{"192.0.2.1", "203.0.113.1", "198.51.100.1"} {
+		addrs = append(addrs, netip.MustParseAddr(ip))
+	}
 	if got := s.placed(addrs, append(pools, lo), here); len(got) != 0 {
 		t.Errorf("the loopback announces nothing, and no link is in the others' subnets: %v", got)
 	}

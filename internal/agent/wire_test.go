@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mooring.dev/mooring/internal/lb"
@@ -32,6 +33,7 @@ func (n *neighbours) Ask(_ context.Context, addrs []netip.Addr) map[netip.Addr]s
 
 // took is what was asked for since the last call, question by question.
 func (n *neighbours) took() string {
+	synctest.Wait()
 	out := strings.Join(n.asked, "|")
 	n.asked = nil
 	return out
@@ -74,6 +76,25 @@ func TestNewAddressIsAskedFor(t *testing.T) {
 			t.Errorf("the pool's quarantine: %s", got)
 		}
 	}, "192.0.2.1", "192.0.2.2")
+}
+
+// TestAddressIsAskedForOnce: also while the status is still being written, and the
+// holder may have it already.
+func TestAddressIsAskedForOnce(t *testing.T) {
+	onWire(t, func(t *testing.T, k *cluster, n *neighbours) {
+		k.block = make(chan struct{})
+		k.pools(9)
+		k.put("a", as)
+		defer k.lead(t)()
+		k.expect(t, "")
+		k.put("a", func(s *lb.Service) { s.Ports[0].Port = 81 })
+		k.expect(t, "")
+		if got := n.took(); got != ".1" {
+			t.Errorf("asked for %s", got)
+		}
+		close(k.block)
+		k.took()
+	})
 }
 
 // TestManyNewAddresses: they are asked for together, and no two Services get one.

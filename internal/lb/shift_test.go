@@ -9,7 +9,8 @@ import (
 
 // modeless is a Service of these ports whose mode the API server dropped.
 func modeless(key string, addr string, ports ...uint16) Service {
-	s := Service{Key: ServiceKey(key), DataPath: DataPathProxy, Modeless: true, Has: []netip.Addr{netip.MustParseAddr(addr)}}
+	s := Service{Key: ServiceKey(key), DataPath: DataPathProxy, Modeless: true}
+	s.Has = []netip.Addr{netip.MustParseAddr(addr)}
 	for _, p := range ports {
 		s.Ports = append(s.Ports, ServicePort{Protocol: TCP, Port: p})
 	}
