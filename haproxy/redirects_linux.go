@@ -22,12 +22,18 @@ type RedirectOptions struct {
 	Binary string
 	// Log takes what an operator wants to know; by default it is discarded.
 	Log *slog.Logger
+	// Services makes it the table of Services, ShiftTable; by default it is that of
+	// the API servers, RedirectTable.
+	Services bool
 }
 
 // Redirects is the table of redirects in the kernel. The rules outlive it.
 type Redirects struct {
 	binary string
 	log    *slog.Logger
+	table  string
+	// render writes nft's input for a list.
+	render func([]lb.Redirect) (string, error)
 	// turn serialises what follows; a channel, so that waiting for it ends with
 	// a context.
 	turn chan struct{}
@@ -48,7 +54,12 @@ func NewRedirects(o RedirectOptions) *Redirects {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Redirects{binary: o.Binary, log: o.Log.With("table", RedirectTable), turn: make(chan struct{}, 1)}
+	r := &Redirects{binary: o.Binary, table: RedirectTable, render: RenderRedirects, turn: make(chan struct{}, 1)}
+	if o.Services {
+		r.table, r.render = ShiftTable, RenderShifts
+	}
+	r.log = o.Log.With("table", r.table)
+	return r
 }
 
 // Set makes the kernel redirect exactly as list says; an empty list removes
@@ -62,7 +73,7 @@ func NewRedirects(o RedirectOptions) *Redirects {
 // has a nat chain. So keep a redirect while HAProxy has connections: on a
 // node that does not have the address it does nothing.
 func (r *Redirects) Set(ctx context.Context, list []lb.Redirect) error {
-	text, err := RenderRedirects(list)
+	text, err := r.render(list)
 	if err != nil {
 		return err
 	}
@@ -119,7 +130,7 @@ func (r *Redirects) heal(ctx context.Context) error {
 // replace applies what is wanted in one transaction.
 func (r *Redirects) replace(ctx context.Context) error {
 	r.applied, r.listing = false, ""
-	empty, _ := RenderRedirects(nil)
+	empty, _ := r.render(nil)
 	if r.want == empty && errors.Is(r.installed(), exec.ErrNotFound) {
 		// Without nft there never was a table of ours.
 		r.applied = true
@@ -141,7 +152,7 @@ func (r *Redirects) replace(ctx context.Context) error {
 
 // list prints the table without counters.
 func (r *Redirects) list(ctx context.Context) (string, error) {
-	return r.nft(ctx, "", "-s", "list", "table", "inet", RedirectTable)
+	return r.nft(ctx, "", "-s", "list", "table", "inet", r.table)
 }
 
 func (r *Redirects) installed() error {

@@ -99,7 +99,7 @@ func (p *Proxy) dropTaken(c *compiled) error {
 	c.drop(func(b *block) error {
 		for _, a := range b.f.Binds {
 			if err := taken[a]; err != nil {
-				return err
+				return shifted(b.f, a, err)
 			}
 		}
 		return nil

@@ -44,7 +44,9 @@ type addressOn struct {
 type portReport struct {
 	Protocol lb.Protocol `json:"protocol"`
 	Port     uint16      `json:"port"`
-	Ready    []string    `json:"ready,omitempty"`
+	// Behind is where HAProxy listens for it, if that is another port.
+	Behind uint16   `json:"behind,omitempty"`
+	Ready  []string `json:"ready,omitempty"`
 	// Draining keep the connections that they have.
 	Draining []string `json:"draining,omitempty"`
 }
@@ -63,6 +65,12 @@ func (s *services) reports(only lb.ServiceKey) []serviceReport {
 		shares[sh.name] = sh
 	}
 	state := s.proxy.State()
+	behind := map[string]uint16{}
+	for _, f := range lb.Frontends(all, s.n.cfg.Node) {
+		for _, r := range f.Redirects {
+			behind[f.Name] = r.To
+		}
+	}
 	out := []serviceReport{}
 	for i := range all {
 		v := &all[i]
@@ -72,6 +80,9 @@ func (s *services) reports(only lb.ServiceKey) []serviceReport {
 		r := serviceReport{Service: v.Key, Path: v.DataPath, Local: v.Local, Issues: v.Issues, Ports: portsOf(v)}
 		if v.DataPath == lb.DataPathProxy {
 			r.Proxied, r.Why = state.Serving, state.Why
+			for j, p := range r.Ports {
+				r.Ports[j].Behind = behind[lb.FrontendName(v.Key, p.Port)]
+			}
 		}
 		for _, ip := range v.Has {
 			a := addressOn{IP: ip, Pool: groups[ip].Pool, Group: groups[ip].Name}
@@ -198,7 +209,11 @@ func explain(out io.Writer, r serviceReport) {
 		fmt.Fprintln(out, "  HAProxy serves it on its holder; here it does not:", orNone(r.Why))
 	}
 	for _, p := range r.Ports {
-		fmt.Fprintf(out, "  port %d/%s: %d ready\n", p.Port, p.Protocol, len(p.Ready))
+		behind := ""
+		if p.Behind != 0 {
+			behind = fmt.Sprintf(", redirected to HAProxy at port %d because the API server keeps no ipMode", p.Behind)
+		}
+		fmt.Fprintf(out, "  port %d/%s: %d ready%s\n", p.Port, p.Protocol, len(p.Ready), behind)
 		for _, e := range p.Ready {
 			fmt.Fprintln(out, "    ready   ", e)
 		}

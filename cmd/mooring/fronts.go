@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -95,13 +96,18 @@ func (s *services) serveFronts(ctx context.Context) error {
 // be reloaded without loss of what it knows. Without any it is ended.
 func (s *services) setFronts(ctx context.Context, fronts []lb.Frontend, pools bool) error {
 	s.fronted.Store(len(fronts) > 0)
+	s.n.complain("ipmode", s.shifts.want(fronts))
+	kept := s.shifts.before(ctx, s.proxy.State())
 	if len(fronts) == 0 && !pools {
-		return s.proxy.Stop(ctx)
+		return errors.Join(kept, s.proxy.Stop(ctx))
 	}
 	c := haproxy.Config{Name: "services", Frontends: fronts, MaxConn: s.n.cfg.Services.MaxConnections}
 	c.Peers, c.Local = s.peersOf(s.n.members())
-	_, err := s.proxy.Set(ctx, c)
-	return err
+	state, err := s.proxy.Set(ctx, c)
+	if err == nil || !state.Serving {
+		kept = errors.Join(kept, s.shifts.after(ctx, state))
+	}
+	return errors.Join(kept, err)
 }
 
 // skipped says which Services HAProxy leaves out, and why, as far as a line goes.

@@ -27,6 +27,7 @@ type services struct {
 	n          *node
 	controller *agent.Controller
 	proxy      *haproxy.Proxy
+	shifts     *shifts
 	// certificates are read one by one, as their owners allow.
 	certificates *kube.Certificates
 	// wake and fronts have one slot each: something has changed.
@@ -66,13 +67,13 @@ type services struct {
 // newServices prepares; nothing starts before run.
 func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *services {
 	s := &services{
-		n: n, proxy: proxy,
-		controller: agent.NewController(agent.ControllerOptions{Verdicts: verdicts, Log: n.log}),
-		wake:       make(chan struct{}, 1), fronts: make(chan struct{}, 1),
+		n: n, proxy: proxy, shifts: newShifts(haproxy.NewRedirects(haproxy.RedirectOptions{Log: n.log, Services: true})),
+		wake: make(chan struct{}, 1), fronts: make(chan struct{}, 1),
 		known: map[lb.ServiceKey]lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
 		untold: map[string]string{}, peers: map[string]hello.Change{},
 		told: [2]election.Event{election.Taints{}, election.Health{OK: true}},
 	}
+	s.controller = agent.NewController(agent.ControllerOptions{Verdicts: verdicts, Wire: wire{s}, Log: n.log})
 	s.open.Store(&[]*share{})
 	return s
 }

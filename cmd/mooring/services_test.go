@@ -97,6 +97,23 @@ func TestNewGroupsCatchUp(t *testing.T) {
 	}
 }
 
+// TestHealthConcernsProxiedGroups: a sick HAProxy is no reason to move what kube-proxy
+// serves.
+func TestHealthConcernsProxiedGroups(t *testing.T) {
+	sh := &share{}
+	sick, down := election.Health{OK: false}, election.Carrier{Up: false}
+	if got := sh.hears(sick); got != (election.Health{OK: true}) {
+		t.Errorf("a direct group hears %+v", got)
+	}
+	if got := sh.hears(down); got != down {
+		t.Errorf("and of a link %+v", got)
+	}
+	sh.proxied.Store(true)
+	if got := sh.hears(sick); got != sick {
+		t.Errorf("a proxied group hears %+v", got)
+	}
+}
+
 // TestGroupCandidates: who may hold a group of Services, and who rather; the others
 // stay known, for one of them may hold it still.
 func TestGroupCandidates(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"mooring.dev/mooring/election"
@@ -26,6 +27,8 @@ type share struct {
 	done  chan struct{}
 	// rule tells the candidates it was told from others.
 	rule string
+	// proxied: HAProxy serves some of its addresses.
+	proxied atomic.Bool
 }
 
 // kept is a group's addresses as an earlier run of this boot had them.
@@ -61,8 +64,10 @@ func (s *services) want(ctx context.Context, g lb.Group, vips []lb.Address, pref
 	if sh == nil {
 		sh = s.begin(ctx, g.Name, vips, election.Started{}, candidates(g, prefer))
 		sh.rule = fmt.Sprint(prefer, g.Nodes)
+		s.setProxied(sh, g.Proxied)
 		return
 	}
+	s.setProxied(sh, g.Proxied)
 	s.allow(sh, g, prefer)
 	if !slices.Equal(sh.vips, vips) {
 		sh.vips = vips

@@ -39,6 +39,8 @@ type verdicts struct {
 	mu sync.Mutex
 	// wrong is what cannot be used of the pools' specifications.
 	wrong map[string][]lb.Issue
+	// modeless: the API server dropped ipMode at the last write.
+	modeless bool
 }
 
 // connectServices prepares everything for LoadBalancer Services, where this node
@@ -92,6 +94,7 @@ func (n *node) serveServices(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return n.services.serveFronts(ctx) })
 	g.Go(func() error { return n.services.certificates.Run(ctx) })
 	g.Go(func() error { return n.services.proxy.Run(ctx) })
+	g.Go(func() error { return n.services.shifts.redirects.Run(ctx) })
 	g.Go(func() error {
 		return election.Lead(ctx, election.Role{
 			Config: n.servers.RESTConfig(0), Namespace: n.cfg.Namespace, Name: election.ControllerLease, Node: n.cfg.Node,
@@ -104,6 +107,9 @@ func (n *node) onServicesProxy(s lb.ProxyState) {
 	if n.services != nil {
 		n.services.deliver(election.Health{OK: s.Serving || !n.services.fronted.Load()})
 		n.complain("services-skipped", n.services.skipped(s.Skipped))
+		if n.services.shifts.wanted.Load() {
+			knock(n.services.fronts) // the redirects follow what HAProxy serves
+		}
 	}
 }
 
@@ -119,16 +125,38 @@ func (v *verdicts) Service(ctx context.Context, d agent.Verdict) error {
 	if d.Proxy {
 		s.Mode = kube.ModeProxy
 	}
+	s.Insist = d.Insist
 	s.Conditions = append(s.Conditions, addressCondition(d), acceptedCondition(d))
-	_, err := v.services.Set(ctx, s)
+	kept, err := v.services.Set(ctx, s)
 	if errors.Is(err, kube.ErrGone) {
 		v.services.Forget(d.Key)
 		return nil
 	}
-	if err == nil {
+	if err == nil && d.Proxy && len(d.Addresses) > 0 {
+		v.learned(kept)
+	}
+	if err == nil && !d.Again {
 		v.tell(d)
 	}
 	return err
+}
+
+// learned says once whether the API server keeps ipMode.
+func (v *verdicts) learned(kept bool) {
+	v.mu.Lock()
+	changed := v.modeless == kept
+	v.modeless = !kept
+	v.mu.Unlock()
+	if !changed {
+		return
+	}
+	text, reason := "the API server keeps ipMode: kube-proxy leaves proxied Services to HAProxy", "IPModeKept"
+	if !kept {
+		text, reason = "the API server does not keep ipMode (Kubernetes before 1.30, or an admission policy): connections "+
+			"to proxied Services are redirected to HAProxy before kube-proxy takes them", "IPModeNotKept"
+	}
+	v.n.log.Info(text)
+	v.n.reporter.Report(kube.Note{Type: kube.Normal, Reason: reason, Message: text})
 }
 
 // addressCondition says whether the Service has what it asks for.
@@ -177,6 +205,11 @@ func (v *verdicts) tell(d agent.Verdict) {
 		v.n.reporter.Report(kube.Note{About: about, Type: kube.Normal, Reason: "AddressAssigned",
 			Message: fmt.Sprintf("%s from pool %s", joined(d.Addresses), d.Pool)})
 	}
+	for _, f := range d.Foreign {
+		v.n.reporter.Report(kube.Note{About: about, Type: kube.Warning, Reason: "AddressInUse",
+			Message: fmt.Sprintf("%s is not given: the host with MAC %s, which is no node of ours, answers for it; take it "+
+				"from that host, or out of pool %s", f.Addr, f.MAC, f.Pool)})
+	}
 	for _, i := range d.Lost {
 		v.n.reporter.Report(kube.Note{About: about, Type: kube.Warning, Reason: "AddressLost", Message: i.Problem})
 	}
@@ -186,8 +219,8 @@ func (v *verdicts) tell(d agent.Verdict) {
 	}
 }
 
-// Pools writes the pools' numbers.
-func (v *verdicts) Pools(ctx context.Context, all []ipam.Stats) error {
+// Pools writes the pools' numbers, and what of them other hosts have.
+func (v *verdicts) Pools(ctx context.Context, all []ipam.Stats, foreign []ipam.Foreign) error {
 	v.mu.Lock()
 	wrong := v.wrong
 	v.mu.Unlock()
@@ -199,8 +232,14 @@ func (v *verdicts) Pools(ctx context.Context, all []ipam.Stats) error {
 			c = acceptedCondition(agent.Verdict{Issues: issues})
 			c.Type = v1alpha1.ConditionReady
 		}
+		var quarantined []v1alpha1.Quarantined
+		for _, f := range foreign {
+			if f.Pool == p.Pool {
+				quarantined = append(quarantined, v1alpha1.Quarantined{Address: f.Addr.String(), MAC: f.MAC})
+			}
+		}
 		err := v.pools.Set(ctx, kube.PoolStatus{
-			Name: p.Pool, Size: p.Size, Used: p.Used, Free: p.Free, Conditions: []kube.Condition{c},
+			Name: p.Pool, Size: p.Size, Used: p.Used, Free: p.Free, Conditions: []kube.Condition{c}, Quarantined: quarantined,
 		})
 		if err != nil && !errors.Is(err, kube.ErrGone) {
 			faults = append(faults, err)

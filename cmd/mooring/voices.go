@@ -49,7 +49,7 @@ func (s *services) catchUp(sh *share) {
 	defer s.mu.Unlock()
 	sh.agent.Deliver(carrierOf(sh.agent.VIPs(), s.down))
 	for _, ev := range s.told {
-		sh.agent.Deliver(ev)
+		sh.agent.Deliver(sh.hears(ev))
 	}
 	for _, node := range slices.Sorted(maps.Keys(s.peers)) {
 		sh.agent.Deliver(peerOf(s.peers[node], sh.name))
@@ -77,8 +77,27 @@ func (s *services) deliver(ev election.Event) {
 	}
 	s.mu.Unlock()
 	for _, sh := range *s.open.Load() {
-		sh.agent.Deliver(ev)
+		sh.agent.Deliver(sh.hears(ev))
 	}
+}
+
+// hears is an event as it concerns the group: HAProxy's health is that of a node only
+// where HAProxy serves.
+func (sh *share) hears(ev election.Event) election.Event {
+	if _, ok := ev.(election.Health); ok && !sh.proxied.Load() {
+		return election.Health{OK: true}
+	}
+	return ev
+}
+
+// setProxied notes whether HAProxy serves some of the group's addresses.
+func (s *services) setProxied(sh *share, proxied bool) {
+	if sh.proxied.Swap(proxied) == proxied {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock() // no later word on HAProxy's health may pass this one
+	sh.agent.Deliver(sh.hears(s.told[2]))
 }
 
 // claimed passes what concerns one address on, if it is one of the Services'.

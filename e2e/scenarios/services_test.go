@@ -29,6 +29,7 @@ func withServices(cfg string) string { return cfg + "services: {enabled: true}\n
 type shop struct {
 	*world
 	pods []*lab.Host
+	webs []*lab.Process // the servers in them
 }
 
 // alone makes an agent serve Services and nothing else.
@@ -56,7 +57,7 @@ func openWith(t *testing.T, mode string, edit func(string) string) *shop {
 		s.StartKubeProxy(n, mode)
 		s.startAgent(n, edit)
 		pod := n.Pod("web-" + n.Name())
-		pod.Web(8080)
+		s.webs = append(s.webs, pod.Web(8080))
 		s.pods = append(s.pods, pod)
 	}
 	return s

@@ -30,6 +30,12 @@ type Verdict struct {
 	// Issues are values of the Service that are not used. Lost says, once, why it does
 	// not have an address any more that it had.
 	Issues, Lost []lb.Issue
+	// Foreign are addresses that it was about to get and that another host has, told
+	// once.
+	Foreign []ipam.Foreign
+	// Again: only ipMode is in question, and people have been told the rest. Insist:
+	// it is asked for although the API server dropped it before.
+	Again, Insist bool
 }
 
 // equal says whether writing the one would say nothing new after the other.
@@ -45,14 +51,17 @@ type Verdicts interface {
 	// Service writes the status of a Service, its conditions and Events. A Service that
 	// is gone or another one by now is no error.
 	Service(context.Context, Verdict) error
-	// Pools writes the numbers of all pools.
-	Pools(context.Context, []ipam.Stats) error
+	// Pools writes the numbers of all pools, and the addresses that nobody gets because
+	// another host has them, sorted.
+	Pools(context.Context, []ipam.Stats, []ipam.Foreign) error
 }
 
 // ControllerOptions are what a Controller is made of.
 type ControllerOptions struct {
 	Verdicts Verdicts
-	Log      *slog.Logger
+	// Wire is asked before an address is given; nil is nobody.
+	Wire Wire
+	Log  *slog.Logger
 }
 
 // Controller gives the Services their addresses, on whichever node leads. It keeps
@@ -121,17 +130,23 @@ func (c *Controller) knock() {
 // Lead decides until ctx ends, which is when another node may lead. It may be called
 // again then, never twice at once.
 func (c *Controller) Lead(ctx context.Context) {
-	t := &tenure{c: c, alloc: ipam.New(), writer: newWriter(c.opt), said: map[lb.ServiceKey]Verdict{}}
+	t := &tenure{c: c, alloc: ipam.New(), writer: newWriter(c.opt), said: map[lb.ServiceKey]Verdict{},
+		modeless: map[lb.ServiceKey]bool{}, contested: map[lb.ServiceKey][]ipam.Foreign{}}
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { t.writer.run(ctx) })
 	c.knock() // what is known already
+	again := time.NewTicker(askAgain)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.wake:
-			t.look()
+			t.look(ctx)
+		case <-again.C:
+			t.insist()
+			t.absolve(ctx)
 		}
 	}
 }
@@ -144,12 +159,20 @@ type tenure struct {
 	// replayed: the Services' own addresses were taken over.
 	replayed bool
 	said     map[lb.ServiceKey]Verdict
+	// modeless are proxied Services whose ipMode the API server does not keep.
+	modeless map[lb.ServiceKey]bool
+	// held are verdicts with addresses for which the wire has not been asked yet, contested
+	// those that were to be given.
+	held      []held
+	contested map[lb.ServiceKey][]ipam.Foreign
+	// turn is which quarantined address was asked for last.
+	turn int
 	// freed is what of alloc.Freed those that wait have been tried for.
 	freed uint64
 }
 
 // look takes what has changed and decides.
-func (t *tenure) look() {
+func (t *tenure) look(ctx context.Context) {
 	c := t.c
 	c.mu.Lock()
 	if !c.synced {
@@ -174,8 +197,22 @@ func (t *tenure) look() {
 	if poolsDirty || !t.replayed {
 		t.setPools(pools, changed)
 	}
+	t.settle(ctx, changed)
+}
+
+// settle decides on what changed, with the wire's consent.
+func (t *tenure) settle(ctx context.Context, changed map[lb.ServiceKey]*lb.Service) {
 	t.decide(changed)
-	t.writer.pools(t.alloc.Stats())
+	for range rounds {
+		t.prove(ctx)
+		// An address refused may have freed one that others wait for.
+		if t.alloc.Freed() == t.freed {
+			break
+		}
+		t.decide(nil)
+	}
+	t.prove(ctx)
+	t.writer.pools(t.alloc.Stats(), t.alloc.Quarantined())
 }
 
 // setPools takes the pools and adds to changed what loses its address by them.
@@ -219,6 +256,7 @@ func (t *tenure) decide(changed map[lb.ServiceKey]*lb.Service) {
 		}
 		t.alloc.Release(key)
 		delete(t.said, key)
+		delete(t.modeless, key)
 		t.writer.forget(key)
 	}
 	slices.SortFunc(live, byTurn)
@@ -275,10 +313,24 @@ func (t *tenure) assign(s *lb.Service, news bool) {
 	if errors.As(err, &v.Refused) && v.Refused.Reason == ipam.PoolsNotLoaded {
 		return // the status stays as it is
 	}
+	if t.hold(s, v, news) {
+		return
+	}
+	t.conclude(s, v, news)
+}
+
+// conclude says a verdict if it is news.
+func (t *tenure) conclude(s *lb.Service, v Verdict, news bool) {
+	v.Foreign = t.contested[s.Key]
+	delete(t.contested, s.Key)
 	last, told := t.said[s.Key]
-	if !told || !last.equal(v) || news && (s.Foreign || !slices.Equal(s.Has, v.Addresses)) {
-		t.said[s.Key] = v
+	t.said[s.Key] = v
+	say := !told || !last.equal(v) || news && (s.Foreign || !slices.Equal(s.Has, v.Addresses))
+	if say {
 		t.writer.service(v)
+	}
+	if news {
+		t.modes(s, say)
 	}
 }
 
@@ -291,10 +343,11 @@ type writer struct {
 	waiting map[lb.ServiceKey]Verdict
 	order   []lb.ServiceKey
 	// busy are those being written: an older verdict must not come after a newer.
-	busy  map[lb.ServiceKey]bool
-	stats []ipam.Stats
-	fresh bool // stats are to be written
-	ready chan struct{}
+	busy    map[lb.ServiceKey]bool
+	stats   []ipam.Stats
+	foreign []ipam.Foreign
+	fresh   bool // stats and foreign are to be written
+	ready   chan struct{}
 }
 
 const (
@@ -338,11 +391,11 @@ func (w *writer) forget(key lb.ServiceKey) {
 }
 
 // pools replaces what is to be said of the pools.
-func (w *writer) pools(stats []ipam.Stats) {
+func (w *writer) pools(stats []ipam.Stats, foreign []ipam.Foreign) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !slices.Equal(stats, w.stats) {
-		w.stats, w.fresh = stats, true
+	if !slices.Equal(stats, w.stats) || !slices.Equal(foreign, w.foreign) {
+		w.stats, w.foreign, w.fresh = stats, foreign, true
 	}
 }
 
@@ -429,13 +482,13 @@ func (w *writer) write(ctx context.Context, v Verdict) {
 // writePools says the pools' numbers if they are new.
 func (w *writer) writePools(ctx context.Context) {
 	w.mu.Lock()
-	stats, fresh := w.stats, w.fresh
+	stats, foreign, fresh := w.stats, w.foreign, w.fresh
 	w.fresh = false
 	w.mu.Unlock()
 	if !fresh {
 		return
 	}
-	if err := w.opt.Verdicts.Pools(ctx, stats); err != nil && ctx.Err() == nil {
+	if err := w.opt.Verdicts.Pools(ctx, stats, foreign); err != nil && ctx.Err() == nil {
 		w.opt.Log.Warn("status of the pools not written, trying again", "err", err)
 		w.mu.Lock()
 		w.fresh = true

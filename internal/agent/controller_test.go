@@ -26,6 +26,7 @@ type cluster struct {
 	services map[lb.ServiceKey]lb.Service
 	said     []string // verdicts in order
 	stats    []ipam.Stats
+	foreign  []ipam.Foreign
 	fault    error
 	block    chan struct{} // writes wait for it, if not nil
 }
@@ -56,6 +57,9 @@ func (k *cluster) Service(ctx context.Context, v Verdict) error {
 	if v.Refused != nil {
 		text += " " + string(v.Refused.Reason)
 	}
+	for i, f := range v.Foreign {
+		text += map[bool]string{true: " foreign=", false: ","}[i == 0] + f.Addr.String()
+	}
 	k.said = append(k.said, text)
 	s, ok := k.services[v.Key]
 	if ok {
@@ -70,10 +74,10 @@ func (k *cluster) Service(ctx context.Context, v Verdict) error {
 }
 
 // Pools takes the numbers.
-func (k *cluster) Pools(_ context.Context, stats []ipam.Stats) error {
+func (k *cluster) Pools(_ context.Context, stats []ipam.Stats, foreign []ipam.Foreign) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.stats = stats
+	k.stats, k.foreign = stats, foreign
 	return k.fault
 }
 

@@ -80,7 +80,7 @@ func TestRedirectsFollowTheProxy(t *testing.T) {
 			n.plane.set(func(p *plane) { p.state = st })
 			n.agent.SetProxy(st)
 			pass(time.Second)
-			want := map[bool]string{false: "[]", true: "[{192.0.2.10 6443 7443}]"}[serving]
+			want := map[bool]string{false: "[]", true: "[{192.0.2.10 6443 7443 false}]"}[serving]
 			if got := last(); got != want {
 				t.Errorf("serving %t: redirects %s, want %s", serving, got, want)
 			}

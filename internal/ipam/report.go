@@ -50,6 +50,8 @@ func (a *Allocator) Stats() []Stats {
 type Foreign struct {
 	Addr netip.Addr
 	MAC  string
+	// Pool is the pool whose address it is, "" for none.
+	Pool string
 }
 
 // Quarantine notes that the host with a MAC, which is none of ours, answers for an
@@ -88,7 +90,11 @@ func (a *Allocator) Absolve(addr netip.Addr) {
 func (a *Allocator) Quarantined() []Foreign {
 	out := make([]Foreign, 0, len(a.foreign))
 	for _, addr := range slices.SortedFunc(maps.Keys(a.foreign), netip.Addr.Compare) {
-		out = append(out, Foreign{addr, a.foreign[addr]})
+		f := Foreign{Addr: addr, MAC: a.foreign[addr]}
+		if p := a.owner(addr); p != nil {
+			f.Pool = p.Name
+		}
+		out = append(out, f)
 	}
 	return out
 }

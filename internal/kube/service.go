@@ -77,6 +77,7 @@ func TranslateService(svc *corev1.Service, all []*discovery.EndpointSlice, ns ma
 	d.s.DataPath = defaultPath(&d.s)
 	d.status(svc.Status.LoadBalancer.Ingress)
 	d.annotated(svc.Annotations)
+	d.s.Modeless = d.s.DataPath == lb.DataPathProxy && slices.ContainsFunc(svc.Status.LoadBalancer.Ingress, noProxy)
 	d.requests(svc)
 	d.clients(svc)
 	d.nodes(svc.Labels)
@@ -145,6 +146,11 @@ func (d *draft) status(ingress []corev1.LoadBalancerIngress) {
 		had[f] = true
 		d.s.Has = append(d.s.Has, a)
 	}
+}
+
+// noProxy says of an entry of a status that kube-proxy takes connections to it.
+func noProxy(in corev1.LoadBalancerIngress) bool {
+	return in.IP != "" && deref(in.IPMode, ModeVIP) != ModeProxy
 }
 
 // annotated reads the table of annotations, and complains about what it does not

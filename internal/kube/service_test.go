@@ -288,6 +288,39 @@ func list[T any](l ...T) []T { return l }
 
 func ingressOf(ip string) corev1.LoadBalancerIngress { return corev1.LoadBalancerIngress{IP: ip} }
 
+// TestModeless: a Service for HAProxy whose status leaves connections to kube-proxy.
+func TestModeless(t *testing.T) {
+	in := func(modes ...*corev1.LoadBalancerIPMode) *corev1.Service {
+		s := service()
+		for i, mode := range modes {
+			s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress,
+				corev1.LoadBalancerIngress{IP: fmt.Sprint("192.0.2.", i+1), IPMode: mode})
+		}
+		return s
+	}
+	direct := in(ptr(ModeVIP))
+	says("mooring.dev/data-path", "direct")(direct)
+	named := service()
+	named.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "web.example"}}
+	for _, c := range []struct {
+		name string
+		svc  *corev1.Service
+		want bool
+	}{
+		{"no address yet", in(), false},
+		{"kept", in(ptr(ModeProxy)), false},
+		{"dropped", in(nil), true},
+		{"made another", in(ptr(ModeVIP)), true},
+		{"of one of two", in(ptr(ModeProxy), nil), true},
+		{"kube-proxy's own", direct, false},
+		{"a name has no mode", named, false},
+	} {
+		if got := TranslateService(c.svc, nil, nil); got.Modeless != c.want {
+			t.Errorf("%s: %t", c.name, got.Modeless)
+		}
+	}
+}
+
 // TestTranslateServiceIdentity: what a Service is known by.
 func TestTranslateServiceIdentity(t *testing.T) {
 	ns := map[string]string{"team": "web"}

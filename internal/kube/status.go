@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +55,8 @@ type ServiceStatus struct {
 	Mode      IPMode
 	// Conditions are written besides those of others.
 	Conditions []Condition
+	// Insist writes the mode also to an API server that dropped it before.
+	Insist bool
 }
 
 // StatusWriter writes the status of Services.
@@ -67,7 +70,8 @@ type StatusWriter struct {
 	// answers are what the API server made of the last writes, until they are known
 	// otherwise.
 	answers map[lb.ServiceKey]*corev1.Service
-	// modeless says that the API server dropped a mode at the last write.
+	// modeless says that the API server dropped or changed ModeProxy when it was
+	// written last.
 	modeless bool
 }
 
@@ -84,8 +88,8 @@ func NewStatusWriter(
 }
 
 // Set makes the status say s; it writes only what is not there yet. kept is false
-// when the API server, older than 1.30, knows no ipMode: kube-proxy then takes
-// connections whatever the mode. The error wraps ErrGone when there is no such
+// when the API server, older than 1.30, knows no ipMode, or something between makes
+// it another: kube-proxy then takes connections whatever the mode. The error wraps ErrGone when there is no such
 // Service any more; after others try again. Safe for concurrent use, of one
 // Service by one caller at a time.
 func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err error) {
@@ -96,8 +100,8 @@ func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err
 	}
 	want := ingress(s)
 	conditions := stamped(have.Status.Conditions, s.Conditions, w.now())
-	if w.same(have.Status.LoadBalancer.Ingress, want) && conditions == nil {
-		return modes(have.Status.LoadBalancer.Ingress), nil
+	if w.same(have.Status.LoadBalancer.Ingress, want, s.Insist) && conditions == nil {
+		return modes(have.Status.LoadBalancer.Ingress, s.Mode), nil
 	}
 	patch, err := servicePatch(s.UID, want, conditions)
 	if err != nil {
@@ -112,8 +116,12 @@ func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err
 	if err != nil {
 		return false, fmt.Errorf("status of Service %s: %w", s.Key, goneOr(err))
 	}
+	kept = modes(got.Status.LoadBalancer.Ingress, s.Mode)
 	w.answered(s.Key, got)
-	return modes(got.Status.LoadBalancer.Ingress), nil
+	if s.Mode == ModeProxy && len(got.Status.LoadBalancer.Ingress) > 0 {
+		w.learned(kept)
+	}
+	return kept, nil
 }
 
 // fieldManager is our name in metadata.managedFields.
@@ -176,23 +184,28 @@ func (w *StatusWriter) answered(key lb.ServiceKey, got *corev1.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.answers[key] = small.(*corev1.Service)
-	if len(got.Status.LoadBalancer.Ingress) > 0 {
-		w.modeless = !modes(got.Status.LoadBalancer.Ingress)
-	}
+}
+
+// learned remembers whether the API server keeps ModeProxy.
+func (w *StatusWriter) learned(kept bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.modeless = !kept
 }
 
 // same compares entries; an API server that drops the mode is not told it again
-// and again.
-func (w *StatusWriter) same(have, want []corev1.LoadBalancerIngress) bool {
+// and again, unless one insists.
+func (w *StatusWriter) same(have, want []corev1.LoadBalancerIngress, insist bool) bool {
 	w.mu.Lock()
-	modeless := w.modeless
+	modeless := w.modeless && !insist
 	w.mu.Unlock()
 	if len(have) != len(want) {
 		return false
 	}
 	for i, h := range have {
-		mode := deref(h.IPMode, "")
-		if h.IP != want[i].IP || h.Hostname != "" || mode != *want[i].IPMode && (mode != "" || !modeless) {
+		mode, wish := deref(h.IPMode, ""), *want[i].IPMode
+		dropped := modeless && (mode == "" || wish == ModeProxy)
+		if h.IP != want[i].IP || h.Hostname != "" || mode != wish && !dropped {
 			return false
 		}
 	}
@@ -208,14 +221,9 @@ func ingress(s ServiceStatus) []corev1.LoadBalancerIngress {
 	return out
 }
 
-// modes says whether every entry has a mode.
-func modes(list []corev1.LoadBalancerIngress) bool {
-	for _, in := range list {
-		if in.IPMode == nil {
-			return false
-		}
-	}
-	return true
+// modes says whether every entry has the mode.
+func modes(list []corev1.LoadBalancerIngress, mode IPMode) bool {
+	return !slices.ContainsFunc(list, func(in corev1.LoadBalancerIngress) bool { return deref(in.IPMode, "") != mode })
 }
 
 // servicePatch is the strategic merge patch. The UID in it makes the API server

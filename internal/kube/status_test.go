@@ -32,8 +32,10 @@ type statusAPI struct {
 	revised int
 	// modeless drops ipMode, as API servers before 1.30 do; code refuses.
 	modeless bool
-	code     int
-	asked    []string
+	// other is the mode that every entry gets, as an admission policy can do.
+	other *IPMode
+	code  int
+	asked []string
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -86,6 +88,9 @@ func (a *statusAPI) RoundTrip(req *http.Request) (*http.Response, error) {
 	for i := range now.Status.LoadBalancer.Ingress {
 		if a.modeless {
 			now.Status.LoadBalancer.Ingress[i].IPMode = nil
+		}
+		if a.other != nil {
+			now.Status.LoadBalancer.Ingress[i].IPMode = a.other
 		}
 	}
 	now.ResourceVersion = fmt.Sprint(100 + a.revised)
@@ -241,11 +246,45 @@ func TestStatusWithoutMode(t *testing.T) {
 		}
 		seen = api.svc.DeepCopy()
 	}
-	// It is upgraded; the next real write finds that out.
+	insisting := func(addr string) ServiceStatus {
+		s := wish(nil, addr)
+		s.Insist = true
+		return s
+	}
+	if kept, err := w.Set(t.Context(), insisting("192.0.2.1")); err != nil || kept || api.writes() != 1 {
+		t.Errorf("insisting in vain: kept %t, %v", kept, err)
+	}
+	// It is upgraded; who insists finds that out, as the next real write does.
 	api.modeless = false
+	if kept, err := w.Set(t.Context(), insisting("192.0.2.1")); err != nil || !kept {
+		t.Errorf("after the upgrade: kept %t, %v", kept, err)
+	}
 	if kept, err := w.Set(t.Context(), wish(nil, "192.0.2.2")); err != nil || !kept {
 		t.Errorf("after the upgrade: kept %t, %v", kept, err)
 	}
+}
+
+// TestStatusOfAnotherMode: what makes the mode another is as good as dropping it, and
+// what is written of Services of kube-proxy's says nothing about it.
+func TestStatusOfAnotherMode(t *testing.T) {
+	seen, clock := service(), int64(0)
+	api := &statusAPI{svc: seen.DeepCopy(), other: ptr(ModeVIP)}
+	w := writer(t, api, &seen, &clock)
+	set := func(mode IPMode, kept bool, writes int) {
+		t.Helper()
+		s := wish(nil, "192.0.2.1")
+		s.Mode = mode
+		got, err := w.Set(t.Context(), s)
+		if n := api.writes(); err != nil || got != kept || n != writes {
+			t.Errorf("%s: kept %t after %d writes, %v", mode, got, n, err)
+		}
+		seen = api.svc.DeepCopy()
+	}
+	set(ModeProxy, false, 1)
+	set(ModeProxy, false, 0)
+	seen.Status.LoadBalancer.Ingress[0].IP = "192.0.2.9"
+	set(ModeVIP, true, 1)
+	set(ModeProxy, false, 0)
 }
 
 // TestStatusGone: never written to another Service of the name.

@@ -29,6 +29,8 @@ type Frontend struct {
 	Check Check
 	// Front makes it a Service's frontend, without Check; nil is the API servers'.
 	Front *Front
+	// Redirects lead to some of Binds. They may stand only while HAProxy listens there.
+	Redirects []Redirect
 }
 
 // BackendAt names a backend after its address: "s-10-0-0-11-6443", safe in a
@@ -57,6 +59,9 @@ type Redirect struct {
 	VIP  netip.Addr
 	From uint16
 	To   uint16
+	// Elsewhere: a node without the address lets nobody else translate VIP:From, so
+	// that connections from there reach the holder. For Services only.
+	Elsewhere bool
 }
 
 // ProxyState is what is known of a running HAProxy.

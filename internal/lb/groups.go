@@ -21,6 +21,8 @@ type Group struct {
 	// Local: only Nodes may hold it, those with an endpoint that takes connections.
 	Local bool
 	Nodes []string
+	// Proxied: HAProxy serves some of its addresses.
+	Proxied bool
 	// NodeSelector restricts the nodes further; from the Services, all alike. Rule
 	// names pool and selector together.
 	NodeSelector map[string]string
@@ -70,6 +72,7 @@ func Groups(services []Service, pools []Pool) []Group {
 			if !shared {
 				g.VIPs = append(g.VIPs, ip)
 			}
+			g.Proxied = g.Proxied || s.DataPath == DataPathProxy
 			if s.Local {
 				g.Nodes = append(g.Nodes, servingNodes(s)...)
 			}
@@ -163,6 +166,7 @@ func servingNodes(s *Service) []string {
 // this one, to whose own endpoints Local Services are restricted.
 func Frontends(services []Service, node string) []Frontend {
 	var out []Frontend
+	shifts := shiftsOf(services)
 	for i := range services {
 		s := &services[i]
 		if s.DataPath != DataPathProxy || len(s.Has) == 0 {
@@ -173,7 +177,11 @@ func Frontends(services []Service, node string) []Frontend {
 		}
 		for _, p := range s.Ports {
 			if p.Protocol == TCP {
-				out = append(out, frontend(s, p, node))
+				f := frontend(s, p, node)
+				if s.Modeless {
+					shift(&f, shifts)
+				}
+				out = append(out, f)
 			}
 		}
 	}

@@ -85,6 +85,28 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// TestProxiedGroups: one Service of HAProxy's is enough to need HAProxy.
+func TestProxiedGroups(t *testing.T) {
+	direct := service("d", "192.0.2.1").local()
+	proxied := service("p", "192.0.2.2")
+	with := direct
+	with.Local = false
+	for _, c := range []struct {
+		name     string
+		services []Service
+		want     bool
+	}{
+		{"direct", []Service{direct}, false},
+		{"proxied", []Service{proxied}, true},
+		{"both", []Service{with, proxied}, true},
+	} {
+		groups := Groups(c.services, []Pool{lan(1)})
+		if len(groups) != 1 || groups[0].Proxied != c.want {
+			t.Errorf("%s: %+v", c.name, groups)
+		}
+	}
+}
+
 // TestGroupsAreSteady: a Service that comes or goes moves no other, the order of the
 // input means nothing, and shards share out the addresses.
 func TestGroupsAreSteady(t *testing.T) {

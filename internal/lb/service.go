@@ -88,6 +88,11 @@ type Service struct {
 	Foreign bool
 
 	DataPath DataPath
+	// Modeless: its status does not say of all its addresses that the load balancer
+	// has them, though the data path is proxy. Unless the controller is about to say
+	// so, the API server dropped it (KEP-1860, before 1.30), and kube-proxy takes
+	// connections on every node before HAProxy sees them.
+	Modeless bool
 	Front    Front
 	// TLSSecret names the Secret of its namespace whose certificate becomes
 	// Front.TLS; "" for none.
