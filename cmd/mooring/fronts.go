@@ -82,7 +82,7 @@ func (s *services) serveFronts(ctx context.Context) error {
 			continue
 		}
 		text := ""
-		if err := s.setFronts(ctx, lb.Frontends(all, s.n.cfg.Node), len(pools) > 0); err != nil && ctx.Err() == nil {
+		if err := s.setFronts(ctx, lb.Frontends(all, pools, s.n.cfg.Node), len(pools) > 0); err != nil && ctx.Err() == nil {
 			text = "HAProxy for Services: " + err.Error()
 			s.n.log.Error("load balancer for Services not as wanted", "err", err)
 		}

@@ -77,8 +77,8 @@ func TestCertificateOfAService(t *testing.T) {
 	v.TLSSecret = "web-tls"
 	s.onService("shop/web", &v)
 	fronts := func() []lb.Frontend {
-		all, _, _ := s.snapshot()
-		return lb.Frontends(all, n.cfg.Node)
+		all, pools, _ := s.snapshot()
+		return lb.Frontends(all, pools, n.cfg.Node)
 	}
 	if got := fronts(); len(got) != 0 {
 		t.Fatalf("served without certificate: %+v", got)

@@ -115,6 +115,9 @@ func (v *verdicts) setWrong(wrong map[string][]lb.Issue) {
 
 // Service writes one Service's status and tells what its owner should know.
 func (v *verdicts) Service(ctx context.Context, d agent.Verdict) error {
+	if d.Gone {
+		return v.leave(ctx, d.Key)
+	}
 	s := kube.ServiceStatus{Key: d.Key, UID: d.UID, Addresses: d.Addresses, Mode: kube.ModeVIP}
 	if d.Proxy {
 		s.Mode = kube.ModeProxy
@@ -127,6 +130,21 @@ func (v *verdicts) Service(ctx context.Context, d agent.Verdict) error {
 	}
 	if err == nil {
 		v.tell(d)
+	}
+	return err
+}
+
+// leave takes our conditions from a Service that is not ours any more. The API server
+// clears the addresses of one whose type changes, and nobody the conditions.
+func (v *verdicts) leave(ctx context.Context, key lb.ServiceKey) error {
+	v.services.Forget(key)
+	svc := v.n.serviceWatcher.Other(key)
+	if svc == nil {
+		return nil
+	}
+	err := v.services.Leave(ctx, svc, conditionAddress, conditionAccepted)
+	if errors.Is(err, kube.ErrGone) {
+		return nil
 	}
 	return err
 }

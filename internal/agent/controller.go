@@ -30,6 +30,9 @@ type Verdict struct {
 	// Issues are values of the Service that are not used. Lost says, once, why it does
 	// not have an address any more that it had.
 	Issues, Lost []lb.Issue
+	// Gone: there is no such Service of ours any more, perhaps another one of that name
+	// or class; only Key is set.
+	Gone bool
 }
 
 // equal says whether writing the one would say nothing new after the other.
@@ -42,8 +45,9 @@ func (v Verdict) equal(o Verdict) bool {
 // Verdicts tells the cluster what was decided. Both calls are idempotent, may take
 // seconds and are repeated after an error.
 type Verdicts interface {
-	// Service writes the status of a Service, its conditions and Events. A Service that
-	// is gone or another one by now is no error.
+	// Service writes the status of a Service, its conditions and Events, or takes them
+	// from one that is not ours any more. A Service that is gone or another one by now is
+	// no error.
 	Service(context.Context, Verdict) error
 	// Pools writes the numbers of all pools.
 	Pools(context.Context, []ipam.Stats) error
@@ -219,7 +223,7 @@ func (t *tenure) decide(changed map[lb.ServiceKey]*lb.Service) {
 		}
 		t.alloc.Release(key)
 		delete(t.said, key)
-		t.writer.forget(key)
+		t.writer.service(Verdict{Key: key, Gone: true})
 	}
 	slices.SortFunc(live, byTurn)
 	for _, s := range live {
@@ -327,14 +331,6 @@ func (w *writer) knock() {
 	case w.ready <- struct{}{}:
 	default:
 	}
-}
-
-// forget drops what was to be said of a Service that is gone.
-func (w *writer) forget(key lb.ServiceKey) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.waiting, key)
-	w.order = slices.DeleteFunc(w.order, func(k lb.ServiceKey) bool { return k == key })
 }
 
 // pools replaces what is to be said of the pools.

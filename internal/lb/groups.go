@@ -159,12 +159,17 @@ func servingNodes(s *Service) []string {
 }
 
 // Frontends are what HAProxy shall serve of the Services: one frontend for each
-// TCP port of each Service in the proxy data path that has an address. node is
-// this one, to whose own endpoints Local Services are restricted.
-func Frontends(services []Service, node string) []Frontend {
+// TCP port of each Service in the proxy data path that has an address of a pool:
+// whatever else a status says, another load balancer's nodes for example, nobody
+// listens there. node is this one, to whose own endpoints Local Services are
+// restricted.
+func Frontends(services []Service, pools []Pool, node string) []Frontend {
 	var out []Frontend
 	for i := range services {
-		s := &services[i]
+		s := services[i]
+		s.Has = slices.DeleteFunc(slices.Clone(s.Has), func(ip netip.Addr) bool {
+			return !slices.ContainsFunc(pools, func(p Pool) bool { return p.Contains(ip) })
+		})
 		if s.DataPath != DataPathProxy || len(s.Has) == 0 {
 			continue
 		}
@@ -173,7 +178,7 @@ func Frontends(services []Service, node string) []Frontend {
 		}
 		for _, p := range s.Ports {
 			if p.Protocol == TCP {
-				out = append(out, frontend(s, p, node))
+				out = append(out, frontend(&s, p, node))
 			}
 		}
 	}
