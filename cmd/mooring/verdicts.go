@@ -116,7 +116,7 @@ func (v *verdicts) setWrong(wrong map[string][]lb.Issue) {
 // Service writes one Service's status and tells what its owner should know.
 func (v *verdicts) Service(ctx context.Context, d agent.Verdict) error {
 	if d.Gone {
-		return v.leave(ctx, d.Key)
+		return orGone(v.services.Leave(ctx, d.Key, d.UID, conditionAddress, conditionAccepted))
 	}
 	s := kube.ServiceStatus{Key: d.Key, UID: d.UID, Addresses: d.Addresses, Mode: kube.ModeVIP}
 	if d.Proxy {
@@ -126,23 +126,14 @@ func (v *verdicts) Service(ctx context.Context, d agent.Verdict) error {
 	_, err := v.services.Set(ctx, s)
 	if errors.Is(err, kube.ErrGone) {
 		v.services.Forget(d.Key)
-		return nil
-	}
-	if err == nil {
+	} else if err == nil {
 		v.tell(d)
 	}
-	return err
+	return orGone(err)
 }
 
-// leave takes our conditions from a Service that is not ours any more. The API server
-// clears the addresses of one whose type changes, and nobody the conditions.
-func (v *verdicts) leave(ctx context.Context, key lb.ServiceKey) error {
-	v.services.Forget(key)
-	svc := v.n.serviceWatcher.Other(key)
-	if svc == nil {
-		return nil
-	}
-	err := v.services.Leave(ctx, svc, conditionAddress, conditionAccepted)
+// orGone is nil where the Service is gone: then there is nothing to say of it.
+func orGone(err error) error {
 	if errors.Is(err, kube.ErrGone) {
 		return nil
 	}

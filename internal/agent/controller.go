@@ -30,8 +30,7 @@ type Verdict struct {
 	// Issues are values of the Service that are not used. Lost says, once, why it does
 	// not have an address any more that it had.
 	Issues, Lost []lb.Issue
-	// Gone: there is no such Service of ours any more, perhaps another one of that name
-	// or class; only Key is set.
+	// Gone: it is not ours any more, or deleted; only Key and UID are set besides.
 	Gone bool
 }
 
@@ -222,8 +221,10 @@ func (t *tenure) decide(changed map[lb.ServiceKey]*lb.Service) {
 			continue
 		}
 		t.alloc.Release(key)
-		delete(t.said, key)
-		t.writer.service(Verdict{Key: key, Gone: true})
+		if last, told := t.said[key]; told {
+			delete(t.said, key)
+			t.writer.service(Verdict{Key: key, UID: last.UID, Gone: true})
+		}
 	}
 	slices.SortFunc(live, byTurn)
 	for _, s := range live {

@@ -101,17 +101,6 @@ func (w *ServiceWatcher) Service(key lb.ServiceKey) *corev1.Service {
 	return svc
 }
 
-// Other returns what is known of a Service that is not ours (any more), nil if there
-// is none. It is not to be modified. Safe for concurrent use.
-func (w *ServiceWatcher) Other(key lb.ServiceKey) *corev1.Service {
-	object, _, _ := w.services.GetIndexer().GetByKey(string(key))
-	svc, _ := object.(*corev1.Service)
-	if svc == nil || Ours(svc, w.o.Mode, w.o.Accepted) {
-		return nil
-	}
-	return svc
-}
-
 // Pool returns an AddressPool, nil if there is none. It is not to be modified.
 // Safe for concurrent use.
 func (w *ServiceWatcher) Pool(name string) *v1alpha1.AddressPool {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -121,35 +120,24 @@ func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err
 const fieldManager = "mooring"
 
 // Leave takes our conditions from a Service that is not ours any more, because its
-// type changed: the API server clears the addresses then, and not these. Without any
-// it asks nobody. The error wraps ErrGone when there is nothing to leave.
-func (w *StatusWriter) Leave(ctx context.Context, svc *corev1.Service, conditions ...string) error {
-	has := slices.Clone(svc.Status.Conditions)
-	key := KeyOf(svc)
-	w.mu.Lock()
-	if answer := w.answers[key]; answer != nil && answer.UID == svc.UID {
-		has = append(has, answer.Status.Conditions...) // written since it was seen
-	}
-	w.mu.Unlock()
+// type changed: the API server clears the addresses then, and not these. The error
+// wraps ErrGone when there is nothing to leave.
+func (w *StatusWriter) Leave(ctx context.Context, key lb.ServiceKey, uid string, conditions ...string) error {
 	w.Forget(key)
 	var list []map[string]string
-	for _, kind := range conditions {
-		if slices.ContainsFunc(has, func(c metav1.Condition) bool { return c.Type == kind }) {
-			list = append(list, map[string]string{"type": kind, "$patch": "delete"})
-		}
-	}
-	if len(list) == 0 {
-		return nil
+	for _, c := range conditions {
+		list = append(list, map[string]string{"type": c, "$patch": "delete"})
 	}
 	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]string{"uid": string(svc.UID)}, "status": map[string]any{"conditions": list},
+		"metadata": map[string]string{"uid": uid}, "status": map[string]any{"conditions": list},
 	})
 	if err != nil {
 		return fmt.Errorf("conditions of Service %s: %w", key, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeWait)
 	defer cancel()
-	_, err = w.client.Services(svc.Namespace).Patch(ctx, svc.Name, types.StrategicMergePatchType, patch,
+	namespace, name, _ := strings.Cut(string(key), "/")
+	_, err = w.client.Services(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch,
 		metav1.PatchOptions{FieldManager: fieldManager}, "status")
 	if err != nil {
 		return fmt.Errorf("conditions of Service %s: %w", key, goneOr(err))
