@@ -54,7 +54,7 @@ func TestNothingBeforeAllIsKnown(t *testing.T) {
 	if _, _, ready := s.snapshot(); ready {
 		t.Error("ready before this node's labels are known")
 	}
-	s.onLabels(nil)
+	s.onLabels(nil, false)
 	all, pools, ready := s.snapshot()
 	if !ready || len(all) != 1 || len(pools) != 1 {
 		t.Errorf("%d Services, %d pools, ready %t", len(all), len(pools), ready)

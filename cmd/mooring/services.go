@@ -36,9 +36,9 @@ type services struct {
 	known  map[lb.ServiceKey]lb.Service
 	pools  []lb.Pool
 	synced bool
-	// labels are this node's, once labelled.
-	labels   map[string]string
-	labelled bool
+	// labels are this node's, once labelled; listed says that k3s' label chooses nodes.
+	labels           map[string]string
+	labelled, listed bool
 	// tls are the files of the certificates that Services terminate with, by Secret,
 	// untold what is wrong with a Secret.
 	tls, untold map[string]string
