@@ -42,6 +42,8 @@ type services struct {
 	// tls are the files of the certificates that Services terminate with, by Secret,
 	// untold what is wrong with a Secret.
 	tls, untold map[string]string
+	// refused are the ports that HAProxy leaves out here, as told.
+	refused map[refused]bool
 	// leaving: every group was asked to hand over, none begins any more.
 	leaving bool
 	// peers and told, of carrier, taints and health, are what new groups hear first.

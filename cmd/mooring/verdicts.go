@@ -103,7 +103,9 @@ func (n *node) serveServices(ctx context.Context, g *errgroup.Group) {
 func (n *node) onServicesProxy(s lb.ProxyState) {
 	if n.services != nil {
 		n.services.deliver(election.Health{OK: s.Serving || !n.services.fronted.Load()})
-		n.complain("services-skipped", n.services.skipped(s.Skipped))
+		list := n.services.refusedOf(s.Skipped)
+		n.complain("services-skipped", skipped(list))
+		n.services.tellRefused(list)
 	}
 }
 
