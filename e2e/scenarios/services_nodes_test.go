@@ -40,14 +40,15 @@ func (s *shop) label(node, key, value string) {
 }
 
 // TestServicesOnNodes: labels, taints and conditions of Nodes and a pool's selector say
-// which nodes hold Services; moves for their sake lose nothing.
+// which nodes hold Services; moves for their sake lose nothing, nor do pods that come
+// and go.
 func TestServicesOnNodes(t *testing.T) {
 	s := open(t, "nftables")
 	s.publish("shop", v4, web80, s.pods...)
 	addr := s.address("shop")
 	s.serves(addr + ":80")
 	s.onOne(addr)
-	time.Sleep(2 * time.Second) // until the agents have heard each other of the group
+	s.endPods(addr + ":80")
 	requests := s.requests(addr + ":80")
 	for _, part := range []struct {
 		what string
@@ -227,8 +228,16 @@ func (s *shop) datagramsMove() {
 	}
 	s.startAgent(holder, withServices)
 	s.settle()
-	time.Sleep(2 * time.Second)
 
+	// The pod of the node that dies is out of reach too: somebody else finds that out.
+	var left []*lab.Host
+	for _, pod := range s.pods {
+		if pod.Name() != "web-"+next.Name() {
+			left = append(left, pod)
+		}
+	}
+	s.endpoints("dns", left...)
+	time.Sleep(1500 * time.Millisecond) // until kube-proxy has heard
 	flow = s.Client().Datagrams(addr+":53", 10*time.Millisecond)
 	time.Sleep(500 * time.Millisecond)
 	next.CutLink(lab.CarrierLoss)
