@@ -108,7 +108,7 @@ func (s *shop) editPorts() {
 	addr := s.address("shop")
 	s.patch("shop", `{"spec":{"ports":[{"name":"web","port":80,"targetPort":8080}]}}`) // many need names
 	s.serves(addr + ":80")
-	requests := s.requests(addr + ":80")
+	requests, stream := s.requests(addr+":80"), s.Client().Ticks(addr+":80")
 	s.patch("shop", `{"spec":{"ports":[{"name":"web","port":80,"targetPort":8080},{"name":"alt","port":81,"targetPort":8080}]}}`)
 	s.t.Logf("a port that is added answers after %s", s.serves(addr+":81").Round(time.Millisecond))
 	s.patch("shop", `{"spec":{"ports":[{"name":"web","port":80,"targetPort":8080},{"name":"alt","port":82,"targetPort":8080}]}}`)
@@ -117,6 +117,9 @@ func (s *shop) editPorts() {
 	s.patch("shop", `{"spec":{"ports":[{"name":"web","port":80,"targetPort":8080}]}}`)
 	s.refuses(addr + ":82")
 	noneLost(s.t, "requests to a port that stays", requests.Stop())
+	if r := stream.Stop(); len(r.Breaks) > 0 || r.Silence > time.Second {
+		s.t.Errorf("a connection to a port that stays did not live on: %s", r)
+	}
 	s.patch("shop", `{"spec":{"ports":[{"port":80,"targetPort":8080}]}}`)
 	s.serves(addr + ":80")
 }
@@ -187,6 +190,9 @@ func (s *shop) editPools() {
 	extra(`"10.99.0.230-10.99.0.233"`, "")
 	s.annotate("shop", "pool", "extra")
 	s.becomes("shop", "10.99.0.230")
+	s.Eventually(5*time.Second, "the pool says what is used and free", func() bool {
+		return s.Kubectl("get", "addresspool", "extra", "-o", "jsonpath={.status.used} {.status.free}") == "1 3"
+	})
 	extra(`"10.99.0.231-10.99.0.233"`, "")
 	s.becomes("shop", "10.99.0.231")
 	s.away("10.99.0.230")
@@ -197,6 +203,10 @@ func (s *shop) editPools() {
 	s.Eventually(5*time.Second, "a pool for others gives nothing", func() bool { return len(s.ingress("shop")) == 0 })
 	s.away("10.99.0.231")
 	s.patch("shop", `{"metadata":{"labels":{"app":"other"}}}`)
+	s.becomes("shop", "10.99.0.231")
+	extra(`"10.99.0.231-10.99.0.233"`, `, namespaces: [elsewhere]`)
+	s.Eventually(5*time.Second, "a pool for another namespace gives nothing", func() bool { return len(s.ingress("shop")) == 0 })
+	extra(`"10.99.0.231-10.99.0.233"`, `, namespaceSelectors: [{matchLabels: {kubernetes.io/metadata.name: default}}]`)
 	s.becomes("shop", "10.99.0.231")
 	s.Kubectl("delete", "addresspool", "extra")
 	s.Eventually(5*time.Second, "a pool that is deleted gives nothing", func() bool {
@@ -230,7 +240,7 @@ func (s *shop) editDataPath() {
 	s.annotate("shop", "data-path", "")
 	r := requests.Stop()
 	s.t.Logf("requests through a change of the data path and back: %s", r)
-	if r.Longest > 2*time.Second {
+	if r.Longest > 5*time.Second { // 0.5 s to 1.3 s, and twice that on a busy machine
 		s.t.Errorf("a change of the data path cost %s: %s", r.Longest, r)
 	}
 }

@@ -55,6 +55,7 @@ func TestServicesOnNodes(t *testing.T) {
 		do   func(addr string)
 	}{
 		{"exclude label", s.excludeHolder}, {"NotReady", s.unreadyHolder}, {"shutdown taint", s.shutHolder},
+		{"cordon", s.cordonHolder},
 		{"k3s' enablelb", s.enableNodes}, {"a pool's nodeSelector", s.selectNodes},
 	} {
 		begun := time.Now()
@@ -125,6 +126,14 @@ func (s *shop) shutHolder(addr string) {
 		`{"spec":{"taints":[{"key":"node.cloudprovider.kubernetes.io/shutdown","effect":"NoSchedule"}]}}`)
 	s.onOneOf(addr, s.but(holder.Name())...)
 	s.patchNode(holder.Name(), `{"spec":{"taints":null}}`)
+}
+
+// cordonHolder: a cordon keeps new pods off a node, and no Services.
+func (s *shop) cordonHolder(addr string) {
+	holder := s.onOne(addr)
+	s.patchNode(holder.Name(), `{"spec":{"unschedulable":true}}`)
+	s.Consistently(time.Second, "a cordon moves nothing", func() bool { return holder.Has(addr) })
+	s.patchNode(holder.Name(), `{"spec":{"unschedulable":null}}`)
 }
 
 // enableNodes: while a Node has k3s' label, only such Nodes hold.

@@ -2,7 +2,10 @@ package scenarios
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -93,7 +96,10 @@ func (s *shop) reaches(h *lab.Host, addr string) bool {
 // proxyProtocol: pods learn the client's address from HAProxy, and HAProxy from a
 // proxy before it that it was told to believe; nobody else is believed.
 func (s *shop) proxyProtocol() {
-	four, six := s.dual("proxied", "")
+	four, six := s.dual("proxied", ", allocateLoadBalancerNodePorts: false")
+	if port := s.service("proxied").Spec.Ports[0].NodePort; port != 0 {
+		s.t.Errorf("it has a node port: %d", port)
+	}
 	client, other := s.Client(), s.Host("other")
 	saw := func(h *lab.Host, addr, want string) {
 		s.t.Helper()
@@ -197,12 +203,16 @@ func (s *shop) balances() {
 	for range 5 {
 		streams = append(streams, s.Client().Ticks(addr))
 	}
-	// Two pods have two streams and one has one; the request before may not have ended.
-	got, most := s.servers(addr, 20), 0
-	for _, n := range got {
-		most = max(most, n)
+	// Two pods have two streams and one has one, once the request before has ended.
+	got, most := map[string]int{}, 0
+	for range 20 {
+		for server := range s.servers(addr, 1) {
+			got[server]++
+			most = max(most, got[server])
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	if most < 12 {
+	if most < 15 {
 		s.t.Errorf("leastconn with streams on 2, 2 and 1: %v", got)
 	}
 	for _, stream := range streams {
@@ -250,7 +260,45 @@ func (s *shop) limits() {
 	}
 	stream.Stop()
 	s.serves(addr)
+	s.annotate("limited", "max-connections", "")
+	s.queueAndTimeout(addr)
 	s.Kubectl("delete", "svc", "limited")
+}
+
+// queueAndTimeout: a pod gets so many connections at once and the next waits for the
+// end of one; a client that says nothing is sent away in its time.
+func (s *shop) queueAndTimeout(addr string) {
+	s.endpoints("limited", s.pods[0])
+	s.annotate("limited", "server-max-connections", "1")
+	s.annotate("limited", "client-timeout", "1s")
+	dial := s.Client().HTTP(time.Second).Transport.(*http.Transport).DialContext
+	s.Eventually(10*time.Second, "a silent client is sent away after a second", func() bool {
+		conn, err := dial(s.t.Context(), "tcp", addr)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		begun := time.Now()
+		_ = conn.SetReadDeadline(begun.Add(3 * time.Second))
+		_, err = conn.Read(make([]byte, 1))
+		return errors.Is(err, io.EOF) && time.Since(begun) > 500*time.Millisecond
+	})
+	stream := s.Client().Ticks(addr)
+	answered := make(chan error, 1)
+	go func() {
+		_, _, err := s.get(addr)
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		s.t.Errorf("a second connection to the pod did not wait: %v", err)
+		return
+	case <-time.After(500 * time.Millisecond):
+	}
+	stream.Stop()
+	if err := <-answered; err != nil {
+		s.t.Errorf("a connection that waited was not served: %v", err)
+	}
 }
 
 // shares: two Services with one key and different ports have one address.
