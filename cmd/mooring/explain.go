@@ -66,7 +66,7 @@ func (s *services) reports(only lb.ServiceKey) []serviceReport {
 	}
 	state := s.proxy.State()
 	behind := map[string]uint16{}
-	for _, f := range lb.Frontends(all, s.n.cfg.Node) {
+	for _, f := range lb.Frontends(all, pools, s.n.cfg.Node) {
 		for _, r := range f.Redirects {
 			behind[f.Name] = r.To
 		}

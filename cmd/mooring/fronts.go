@@ -12,6 +12,7 @@ import (
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/haproxy"
+	"mooring.dev/mooring/internal/kube"
 	"mooring.dev/mooring/internal/lb"
 )
 
@@ -83,7 +84,7 @@ func (s *services) serveFronts(ctx context.Context) error {
 			continue
 		}
 		text := ""
-		if err := s.setFronts(ctx, lb.Frontends(all, s.n.cfg.Node), len(pools) > 0); err != nil && ctx.Err() == nil {
+		if err := s.setFronts(ctx, lb.Frontends(all, pools, s.n.cfg.Node), len(pools) > 0); err != nil && ctx.Err() == nil {
 			text = "HAProxy for Services: " + err.Error()
 			s.n.log.Error("load balancer for Services not as wanted", "err", err)
 		}
@@ -110,22 +111,63 @@ func (s *services) setFronts(ctx context.Context, fronts []lb.Frontend, pools bo
 	return errors.Join(kept, err)
 }
 
-// skipped says which Services HAProxy leaves out, and why, as far as a line goes.
-func (s *services) skipped(fronts map[string]string) string {
-	const most = 5
+// refused is a Service's port that HAProxy leaves out here.
+type refused struct {
+	key  lb.ServiceKey
+	uid  string
+	port uint16
+	why  string
+}
+
+func (r refused) String() string { return fmt.Sprintf("port %d is not served here: %s", r.port, r.why) }
+
+// refusedOf finds the Services whose frontends are left out, in order.
+func (s *services) refusedOf(fronts map[string]string) []refused {
+	if len(fronts) == 0 {
+		return nil
+	}
 	all, _, _ := s.snapshot()
-	var out []string
+	var out []refused
 	for _, v := range all {
 		for _, p := range v.Ports {
-			if why := fronts[lb.FrontendName(v.Key, p.Port)]; why != "" {
-				out = append(out, fmt.Sprintf("Service %s, port %d is not served here: %s", v.Key, p.Port, why))
+			if why := fronts[lb.FrontendName(v.Key, p.Port)]; why != "" && p.Protocol == lb.TCP {
+				out = append(out, refused{v.Key, v.UID, p.Port, why})
 			}
 		}
 	}
-	if len(out) > most {
-		out = append(out[:most], fmt.Sprintf("and %d more", len(out)-most))
+	return out
+}
+
+// skipped says which Services HAProxy leaves out, and why, as far as a line goes.
+func skipped(list []refused) string {
+	const most = 5
+	var out []string
+	for _, r := range list[:min(len(list), most)] {
+		out = append(out, fmt.Sprintf("Service %s, %s", r.key, r))
+	}
+	if len(list) > most {
+		out = append(out, fmt.Sprintf("and %d more", len(list)-most))
 	}
 	return strings.Join(out, "; ")
+}
+
+// tellRefused makes an Event of each that is new: the Service's owner sees it with the
+// Service, whoever looks after the node with `mooring status`.
+func (s *services) tellRefused(list []refused) {
+	told := make(map[refused]bool, len(list))
+	s.mu.Lock()
+	before := s.refused
+	for _, r := range list {
+		told[r] = true
+	}
+	s.refused = told
+	s.mu.Unlock()
+	for _, r := range list {
+		if !before[r] {
+			s.n.reporter.Report(kube.Note{About: kube.AboutService(r.key, r.uid), Type: kube.Warning, Reason: "PortNotServed",
+				Message: fmt.Sprintf("on node %s %s", s.n.cfg.Node, r)})
+		}
+	}
 }
 
 // peersOf are the members' HAProxies, which tell each other which server a client has,

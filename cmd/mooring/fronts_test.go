@@ -8,10 +8,14 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/haproxy"
 	"mooring.dev/mooring/internal/agent"
+	"mooring.dev/mooring/internal/kube"
 	"mooring.dev/mooring/internal/lb"
 )
 
@@ -54,7 +58,7 @@ func TestNothingBeforeAllIsKnown(t *testing.T) {
 	if _, _, ready := s.snapshot(); ready {
 		t.Error("ready before this node's labels are known")
 	}
-	s.onLabels(nil)
+	s.onLabels(nil, false)
 	all, pools, ready := s.snapshot()
 	if !ready || len(all) != 1 || len(pools) != 1 {
 		t.Errorf("%d Services, %d pools, ready %t", len(all), len(pools), ready)
@@ -77,8 +81,8 @@ func TestCertificateOfAService(t *testing.T) {
 	v.TLSSecret = "web-tls"
 	s.onService("shop/web", &v)
 	fronts := func() []lb.Frontend {
-		all, _, _ := s.snapshot()
-		return lb.Frontends(all, n.cfg.Node)
+		all, pools, _ := s.snapshot()
+		return lb.Frontends(all, pools, n.cfg.Node)
 	}
 	if got := fronts(); len(got) != 0 {
 		t.Fatalf("served without certificate: %+v", got)
@@ -131,15 +135,24 @@ func TestPeersOf(t *testing.T) {
 	}
 }
 
+// reporter keeps its notes to itself.
+func reporter(t *testing.T) *kube.Reporter {
+	t.Helper()
+	r, err := kube.NewReporter(&rest.Config{Host: "https://127.0.0.1:1"}, kube.ReporterOptions{Node: "n1", Now: time.Now})
+	must(t, err)
+	return r
+}
+
 // TestSkipped: what HAProxy leaves out is told by the Service's name.
 func TestSkipped(t *testing.T) {
 	s, n := shopServices(t)
-	if got := s.skipped(nil); got != "" {
+	n.reporter = reporter(t)
+	if got := skipped(s.refusedOf(nil)); got != "" {
 		t.Errorf("nothing left out: %q", got)
 	}
 	why := map[string]string{lb.FrontendName("shop/web", 80): "port 80 is taken by process 17"}
 	want := "Service shop/web, port 80 is not served here: port 80 is taken by process 17"
-	if got := s.skipped(why); got != want {
+	if got := skipped(s.refusedOf(why)); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for i := range 9 {
@@ -147,15 +160,15 @@ func TestSkipped(t *testing.T) {
 		s.onService(key, &lb.Service{Key: key, Ports: []lb.ServicePort{{Protocol: lb.TCP, Port: 80}}})
 		why[lb.FrontendName(key, 80)] = "taken"
 	}
-	if got := s.skipped(why); strings.Count(got, ";") != 5 || !strings.HasSuffix(got, "and 5 more") {
+	if got := skipped(s.refusedOf(why)); strings.Count(got, ";") != 5 || !strings.HasSuffix(got, "and 5 more") {
 		t.Errorf("many: %q", got)
 	}
 	n.onServicesProxy(lb.ProxyState{Skipped: why})
-	if n.complaints["services-skipped"] == "" {
-		t.Error("nobody complains")
+	if n.complaints["services-skipped"] == "" || len(s.refused) != 10 {
+		t.Errorf("complaint %q, %d told", n.complaints["services-skipped"], len(s.refused))
 	}
 	n.onServicesProxy(lb.ProxyState{})
-	if n.complaints["services-skipped"] != "" {
+	if n.complaints["services-skipped"] != "" || len(s.refused) != 0 {
 		t.Error("the complaint stays")
 	}
 }

@@ -156,14 +156,19 @@ func (n *node) onHello(c hello.Change) {
 	}
 }
 
-func (n *node) onTaints(out, leave []string) {
-	n.deliverAll(election.Taints{Out: out, Leave: leave})
+func (n *node) onTaints(u kube.Unfit) {
+	n.deliver(election.Taints{Out: u.Out, Leave: u.Off})
+	if n.services != nil {
+		// Pods leave a node that is not ready, and who cannot be told to leave it should
+		// not be the way to the others. The API servers' VIP stays: theirs do not leave.
+		n.services.deliver(election.Taints{Out: u.Out, Leave: append(u.Off, u.NotReady...)})
+	}
 }
 
 // onLabels takes the labels of this node, which choose what it may hold of Services.
-func (n *node) onLabels(labels map[string]string) {
+func (n *node) onLabels(labels map[string]string, listed bool) {
 	if n.services != nil {
-		n.services.onLabels(labels)
+		n.services.onLabels(labels, listed)
 	}
 }
 

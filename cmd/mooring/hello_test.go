@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"mooring.dev/mooring/election/hello"
 	"mooring.dev/mooring/internal/agent"
 	"mooring.dev/mooring/internal/config"
+	"mooring.dev/mooring/internal/kube"
 	"mooring.dev/mooring/internal/lb"
 )
 
@@ -297,7 +299,7 @@ func TestOnHello(t *testing.T) {
 		if n.complaints["hello-n2"] != "" || n.complaints["hello-n3"] == "" {
 			t.Errorf("complaints %q", n.complaints)
 		}
-		n.onTaints([]string{"n2"}, nil)
+		n.onTaints(kube.Unfit{Out: []string{"n2"}})
 		n.onRival(lb.Claim{MAC: []byte{2, 0, 0, 0, 0, 9}})
 		synctest.Wait() // the machine takes them
 	})
@@ -397,4 +399,19 @@ func TestWatchHealth(t *testing.T) {
 	if got := n.complained(); len(got) > 0 {
 		t.Errorf("with HAProxy it complains %q", got)
 	}
+}
+
+// TestUnfit: a node that is not ready shall hold no Services; the API servers' VIP
+// does not care.
+func TestUnfit(t *testing.T) {
+	inStand(t, false, func(t *testing.T, s *stand) {
+		n := &node{agent: s.agent, services: &services{}}
+		n.services.open.Store(&[]*share{})
+		n.onTaints(kube.Unfit{Out: []string{"n1"}, Off: []string{"n2"}, NotReady: []string{"n3"}})
+		want := election.Taints{Out: []string{"n1"}, Leave: []string{"n2", "n3"}}
+		if !reflect.DeepEqual(n.services.taints, want) {
+			t.Errorf("groups of Services are told %+v, want %+v", n.services.taints, want)
+		}
+		synctest.Wait()
+	})
 }

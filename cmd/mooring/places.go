@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"mooring.dev/mooring/election"
+	"mooring.dev/mooring/internal/kube"
 	"mooring.dev/mooring/internal/lb"
 	"mooring.dev/mooring/vip"
 )
@@ -35,23 +36,25 @@ func (s *services) preferred(groups []lb.Group) map[string]string {
 // labelExclude on a Node keeps load balancers' addresses off it (KEP-1143).
 const labelExclude = "node.kubernetes.io/exclude-from-external-load-balancers"
 
-// onLabels takes the labels of this node.
-func (s *services) onLabels(labels map[string]string) {
+// onLabels takes the labels of this node, and whether k3s' label chooses nodes.
+func (s *services) onLabels(labels map[string]string, listed bool) {
 	s.mu.Lock()
-	s.labels, s.labelled = labels, true
+	s.labels, s.listed, s.labelled = labels, listed, true
 	s.mu.Unlock()
 	knock(s.wake)
 }
 
 // rules are what this node says it may hold: pools, and pools together with the
-// selectors of Services that choose it.
+// selectors of Services that choose it. As under k3s, selectors count while nodes are
+// listed at all.
 func (s *services) rules(groups []lb.Group, pools []string) []string {
 	s.mu.Lock()
-	labels := s.labels
+	labels, listed := s.labels, s.listed
 	s.mu.Unlock()
 	out := slices.Clone(pools)
 	for _, g := range groups {
-		if len(g.NodeSelector) > 0 && slices.Contains(pools, g.Pool) && (lb.Selector{Labels: g.NodeSelector}).Matches(labels) {
+		chosen := !listed || (lb.Selector{Labels: g.NodeSelector}).Matches(labels)
+		if len(g.NodeSelector) > 0 && slices.Contains(pools, g.Pool) && chosen {
 			out = append(out, g.Rule)
 		}
 	}
@@ -79,10 +82,10 @@ func (s *services) setPools(rules []string) {
 // an address on a link of it.
 func (s *services) announceable(pools []lb.Pool, here vip.Inventory) []string {
 	s.mu.Lock()
-	labels := s.labels
+	labels, listed := s.labels, s.listed
 	s.mu.Unlock()
 	var out []string
-	if _, excluded := labels[labelExclude]; excluded {
+	if !mayServe(labels, listed) {
 		return out
 	}
 	for _, p := range pools {
@@ -96,6 +99,13 @@ func (s *services) announceable(pools []lb.Pool, here vip.Inventory) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// mayServe says whether a node with these labels may hold addresses of Services at all;
+// listed: some node has k3s' label.
+func mayServe(labels map[string]string, listed bool) bool {
+	_, excluded := labels[labelExclude]
+	return !excluded && (!listed || labels[kube.LabelEnable] == "true")
 }
 
 // linkOf is the link that announces the pool's address here, "" for none. Of several

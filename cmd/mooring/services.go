@@ -37,19 +37,22 @@ type services struct {
 	known  map[lb.ServiceKey]lb.Service
 	pools  []lb.Pool
 	synced bool
-	// labels are this node's, once labelled.
-	labels   map[string]string
-	labelled bool
+	// labels are this node's, once labelled; listed says that k3s' label chooses nodes.
+	labels           map[string]string
+	labelled, listed bool
 	// tls are the files of the certificates that Services terminate with, by Secret,
 	// untold what is wrong with a Secret.
 	tls, untold map[string]string
+	// refused are the ports that HAProxy leaves out here, as told.
+	refused map[refused]bool
 	// leaving: every group was asked to hand over, none begins any more.
 	leaving bool
-	// peers, the links without carrier, and told, of taints and health, are what new
+	// peers, the links without carrier, taints and the health of HAProxy are what new
 	// groups hear first.
-	peers map[string]hello.Change
-	down  map[string]bool
-	told  [2]election.Event
+	peers  map[string]hello.Change
+	down   map[string]bool
+	taints election.Taints
+	health election.Health
 
 	// fronted says that HAProxy has something to serve.
 	fronted atomic.Bool
@@ -71,7 +74,7 @@ func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *servic
 		wake: make(chan struct{}, 1), fronts: make(chan struct{}, 1),
 		known: map[lb.ServiceKey]lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
 		untold: map[string]string{}, peers: map[string]hello.Change{},
-		told: [2]election.Event{election.Taints{}, election.Health{OK: true}},
+		health: election.Health{OK: true},
 	}
 	s.controller = agent.NewController(agent.ControllerOptions{Verdicts: verdicts, Wire: wire{s}, Log: n.log})
 	s.open.Store(&[]*share{})

@@ -2,13 +2,14 @@ package main
 
 import (
 	"net/netip"
-	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/election/hello"
+	"mooring.dev/mooring/internal/kube"
 	"mooring.dev/mooring/internal/lb"
 	"mooring.dev/mooring/vip"
 )
@@ -91,9 +92,8 @@ func TestNewGroupsCatchUp(t *testing.T) {
 	s.deliver(election.Taints{Out: []string{"n3"}})
 	s.deliver(election.Health{OK: false})
 	s.deliver(election.AddressGone{}) // of the moment only
-	want := [2]election.Event{election.Taints{Out: []string{"n3"}}, election.Health{OK: false}}
-	if !reflect.DeepEqual(s.told, want) {
-		t.Errorf("told first: %+v", s.told)
+	if !slices.Equal(s.taints.Out, []string{"n3"}) || s.health.OK {
+		t.Errorf("told first: %+v, %+v", s.taints, s.health)
 	}
 }
 
@@ -143,7 +143,7 @@ func TestGroupCandidates(t *testing.T) {
 
 // TestRules: a node says what it may hold by its links and labels.
 func TestRules(t *testing.T) {
-	s := &services{labels: map[string]string{"zone": "a"}}
+	s := &services{labels: map[string]string{"zone": "a"}, listed: true}
 	in := func(zone string) lb.Group {
 		sel := map[string]string{"zone": zone}
 		return lb.Group{Pool: "lan", NodeSelector: sel, Rule: lb.RuleOf("lan", sel)}
@@ -155,6 +155,22 @@ func TestRules(t *testing.T) {
 	if got := s.rules([]lb.Group{in("a")}, []string{"dmz"}); len(got) != 1 {
 		t.Errorf("of a pool that is not announced here: %q", got)
 	}
+	s.listed = false
+	if got := s.rules([]lb.Group{in("b")}, []string{"lan"}); len(got) != 2 {
+		t.Errorf("selectors count although no node is listed: %q", got)
+	}
+	for _, c := range []struct {
+		label, value string
+		listed, may  bool
+	}{
+		{"other", "x", false, true}, {"other", "x", true, false}, {labelExclude, "", false, false},
+		{kube.LabelEnable, "true", true, true}, {kube.LabelEnable, "false", true, false},
+	} {
+		if may := mayServe(map[string]string{c.label: c.value}, c.listed); may != c.may {
+			t.Errorf("with %s=%q, nodes listed %t: may serve %t", c.label, c.value, c.listed, may)
+		}
+	}
+	s.listed = false
 	s.labels[labelExclude] = ""
 	if got := s.announceable([]lb.Pool{{Name: "lan"}}, vip.Inventory{}); len(got) != 0 {
 		t.Errorf("excluded, and yet %q", got)

@@ -106,7 +106,9 @@ func (n *node) serveServices(ctx context.Context, g *errgroup.Group) {
 func (n *node) onServicesProxy(s lb.ProxyState) {
 	if n.services != nil {
 		n.services.deliver(election.Health{OK: s.Serving || !n.services.fronted.Load()})
-		n.complain("services-skipped", n.services.skipped(s.Skipped))
+		list := n.services.refusedOf(s.Skipped)
+		n.complain("services-skipped", skipped(list))
+		n.services.tellRefused(list)
 		if n.services.shifts.wanted.Load() {
 			knock(n.services.fronts) // the redirects follow what HAProxy serves
 		}
@@ -121,6 +123,9 @@ func (v *verdicts) setWrong(wrong map[string][]lb.Issue) {
 
 // Service writes one Service's status and tells what its owner should know.
 func (v *verdicts) Service(ctx context.Context, d agent.Verdict) error {
+	if d.Gone {
+		return orGone(v.services.Leave(ctx, d.Key, d.UID, conditionAddress, conditionAccepted))
+	}
 	s := kube.ServiceStatus{Key: d.Key, UID: d.UID, Addresses: d.Addresses, Mode: kube.ModeVIP}
 	if d.Proxy {
 		s.Mode = kube.ModeProxy
@@ -137,6 +142,14 @@ func (v *verdicts) Service(ctx context.Context, d agent.Verdict) error {
 	}
 	if err == nil && !d.Again {
 		v.tell(d)
+	}
+	return orGone(err)
+}
+
+// orGone is nil where the Service is gone: then there is nothing to say of it.
+func orGone(err error) error {
+	if errors.Is(err, kube.ErrGone) {
+		return nil
 	}
 	return err
 }

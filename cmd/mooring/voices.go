@@ -48,9 +48,8 @@ func (s *services) catchUp(sh *share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh.agent.Deliver(carrierOf(sh.agent.VIPs(), s.down))
-	for _, ev := range s.told {
-		sh.agent.Deliver(sh.hears(ev))
-	}
+	sh.agent.Deliver(s.taints)
+	sh.agent.Deliver(sh.hears(s.health))
 	for _, node := range slices.Sorted(maps.Keys(s.peers)) {
 		sh.agent.Deliver(peerOf(s.peers[node], sh.name))
 	}
@@ -69,11 +68,11 @@ func (s *services) onLinksDown(down map[string]bool) {
 // deliver passes what concerns all groups on.
 func (s *services) deliver(ev election.Event) {
 	s.mu.Lock()
-	switch ev.(type) {
+	switch ev := ev.(type) {
 	case election.Taints:
-		s.told[0] = ev
+		s.taints = ev
 	case election.Health:
-		s.told[1] = ev
+		s.health = ev
 	}
 	s.mu.Unlock()
 	for _, sh := range *s.open.Load() {
@@ -97,7 +96,7 @@ func (s *services) setProxied(sh *share, proxied bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock() // no later word on HAProxy's health may pass this one
-	sh.agent.Deliver(sh.hears(s.told[2]))
+	sh.agent.Deliver(sh.hears(s.health))
 }
 
 // claimed passes what concerns one address on, if it is one of the Services'.

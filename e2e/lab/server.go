@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -123,44 +122,6 @@ func answerFrom(oob []byte) []byte {
 		}
 	}
 	return nil
-}
-
-// serverHeader is in which a lab's web server says its name.
-const serverHeader = "Lab-Server"
-
-// serveWeb answers every request, over TCP with HTTP, over UDP with a datagram, by
-// its name and the client's address as it sees it: "web-1 10.99.0.100". The argument
-// is NAME=PORT.
-func serveWeb(arg string) error {
-	name, port, _ := strings.Cut(arg, "=")
-	conn, err := net.ListenPacket("udp", ":"+port)
-	if err != nil {
-		return err
-	}
-	go func() {
-		buf := make([]byte, 2048)
-		for {
-			_, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			host, _, _ := net.SplitHostPort(from.String())
-			_, _ = conn.WriteTo([]byte(name+" "+host), from)
-		}
-	}()
-	return http.ListenAndServe(":"+port, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		w.Header().Set(serverHeader, name)
-		fmt.Fprintf(w, "%s %s", name, host)
-	}))
-}
-
-// Web starts a web server on the host that says its name and the client's address,
-// over HTTP and in datagrams.
-func (h *Host) Web(port int) *Process {
-	p := h.server("web", fmt.Sprintf("%s=%d", h.name, port))
-	p.Start()
-	return p
 }
 
 // backendMux is what the backend pod serves: /zeros?bytes=N&seconds=S streams N

@@ -28,7 +28,18 @@ const (
 // datagrams are one flow: one socket, one source port.
 func (h *Host) UDPProbe(address string, every time.Duration) *Probe {
 	h.lab.startEchoes()
-	to := netip.AddrPortFrom(h.lab.parseAddr(address), EchoPort)
+	return h.flowTo(netip.AddrPortFrom(h.lab.parseAddr(address), EchoPort), every)
+}
+
+// Datagrams is UDPProbe towards a web server ("10.99.0.210:53").
+func (h *Host) Datagrams(address string, every time.Duration) *Probe {
+	to, err := netip.ParseAddrPort(address)
+	h.lab.must(err)
+	return h.flowTo(to, every)
+}
+
+// flowTo is a probe of one flow.
+func (h *Host) flowTo(to netip.AddrPort, every time.Duration) *Probe {
 	conn, err := h.space().datagrams(to.Addr())
 	h.lab.must(err)
 	f := &flow{conn: conn, to: to, waiting: map[uint64]chan arrival{}}

@@ -1,12 +1,7 @@
 package scenarios
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,136 +9,6 @@ import (
 
 	"mooring.dev/mooring/e2e/lab"
 )
-
-// pool is where Services get their addresses, on the nodes' own subnet.
-const pool = `apiVersion: mooring.dev/v1alpha1
-kind: AddressPool
-metadata: {name: lan}
-spec: {addresses: ["10.99.0.210-10.99.0.219", "fd99::210-fd99::219"]}
-`
-
-// withServices makes an agent serve Services too.
-func withServices(cfg string) string { return cfg + "services: {enabled: true}\n" }
-
-// shop is a world with kube-proxy, a pool and a web pod on each node.
-type shop struct {
-	*world
-	pods []*lab.Host
-	webs []*lab.Process // the servers in them
-}
-
-// alone makes an agent serve Services and nothing else.
-func alone(cfg string) string {
-	return regexp.MustCompile(`(?m)^apiServer: .*\n`).ReplaceAllString(withServices(cfg), "")
-}
-
-// open boots a shop; mode is kube-proxy's.
-func open(t *testing.T, mode string) *shop {
-	t.Helper()
-	s := openWith(t, mode, withServices)
-	s.settle()
-	return s
-}
-
-// openWith is open with agents of another configuration, which it does not wait for.
-func openWith(t *testing.T, mode string, edit func(string) string) *shop {
-	t.Helper()
-	s := &shop{world: bare(t)}
-	s.Eventually(10*time.Second, "the pool is accepted", func() bool {
-		_, err := s.TryKubectl([]byte(pool), "apply", "--server-side", "-f", "-")
-		return err == nil
-	})
-	for _, n := range s.All() {
-		s.StartKubeProxy(n, mode)
-		s.startAgent(n, edit)
-		pod := n.Pod("web-" + n.Name())
-		s.webs = append(s.webs, pod.Web(8080))
-		s.pods = append(s.pods, pod)
-	}
-	return s
-}
-
-// publish makes a Service of the pods with these ports and EndpointSlices for it,
-// as a controller manager would.
-func (s *shop) publish(name, spec string, ports string, pods ...*lab.Host) {
-	s.t.Helper()
-	s.Apply(fmt.Appendf(nil,
-		"apiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {type: LoadBalancer, %s, ports: [%s]}\n",
-		name, spec, ports))
-	s.endpoints(name, pods...)
-}
-
-// endpoints replaces the Service's EndpointSlice.
-func (s *shop) endpoints(name string, pods ...*lab.Host) {
-	s.t.Helper()
-	var eps []string
-	for _, p := range pods {
-		eps = append(eps, fmt.Sprintf("{addresses: [%s], nodeName: %s, conditions: {ready: true}}",
-			p.IP(), strings.TrimPrefix(p.Name(), "web-")))
-	}
-	s.Apply(fmt.Appendf(nil, `apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: %[1]s-1, labels: {kubernetes.io/service-name: %[1]s}}
-addressType: IPv4
-ports: [{name: "", port: 8080, protocol: TCP}, {name: web, port: 8080, protocol: TCP}, {name: udp, port: 8080, protocol: UDP}]
-endpoints: [%[2]s]
-`, name, strings.Join(eps, ", ")))
-}
-
-// ingress is a Service's status.
-func (s *shop) ingress(name string) []struct{ IP, IPMode string } {
-	s.t.Helper()
-	var svc struct {
-		Status struct {
-			LoadBalancer struct{ Ingress []struct{ IP, IPMode string } }
-		}
-	}
-	if err := json.Unmarshal([]byte(s.Kubectl("get", "svc", name, "-o", "json")), &svc); err != nil {
-		s.t.Fatal(err)
-	}
-	return svc.Status.LoadBalancer.Ingress
-}
-
-// address waits for the Service's first address.
-func (s *shop) address(name string) string {
-	s.t.Helper()
-	s.Eventually(10*time.Second, "Service "+name+" has an address", func() bool { return len(s.ingress(name)) > 0 })
-	return s.ingress(name)[0].IP
-}
-
-// get asks a Service as a client does: who answered, and whose address it saw.
-func (s *shop) get(addr string) (server, client string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", nil)
-	if err != nil {
-		return "", "", err
-	}
-	resp, err := s.Client().HTTP(2 * time.Second).Do(req)
-	if err != nil {
-		return "", "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	server, client, _ = strings.Cut(string(body), " ")
-	return server, client, err
-}
-
-// serves waits until the address answers, and returns how long that took.
-func (s *shop) serves(addr string) time.Duration {
-	s.t.Helper()
-	return s.Eventually(10*time.Second, addr+" answers", func() bool {
-		_, _, err := s.get(addr)
-		return err == nil
-	})
-}
-
-// onOne waits until exactly one node has the address on its link and returns it.
-func (s *shop) onOne(addr string) *lab.Node {
-	s.t.Helper()
-	s.Eventually(10*time.Second, "one node holds "+addr, func() bool { return len(s.Holders(addr)) == 1 })
-	return s.Holders(addr)[0]
-}
 
 // TestServiceProxied: a TCP Service gets an address and is balanced over its pods;
 // a pod that is taken out, and one that dies, cost nothing that is new; the holder's
@@ -190,13 +55,6 @@ func TestServiceProxied(t *testing.T) {
 
 	s.Kubectl("delete", "svc", "shop")
 	s.Eventually(5*time.Second, "the address is gone", func() bool { return len(s.Holders(addr)) == 0 })
-}
-
-// datagram asks a Service over UDP: who answered, and whose address it saw.
-func (s *shop) datagram(addr string) (server, client string, err error) {
-	out, err := s.Client().Ask(addr)
-	server, client, _ = strings.Cut(out, " ")
-	return server, client, err
 }
 
 // TestServiceDirect: with externalTrafficPolicy Local the address is on a node with
@@ -436,21 +294,4 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "mooring:age
 	s.Eventually(40*time.Second, "the first certificate is served", is("first.example"))
 	s.secret("shop-tls", "second.example")
 	s.Eventually(10*time.Second, "the second one is", is("second.example"))
-}
-
-// secret makes a Secret of type kubernetes.io/tls for a name, or replaces it.
-func (s *shop) secret(name, host string) {
-	s.t.Helper()
-	crt, key := lab.SelfSigned(s.t, host)
-	s.Apply(fmt.Appendf(nil,
-		"apiVersion: v1\nkind: Secret\nmetadata: {name: %s}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: %q\n  tls.key: %q\n",
-		name, crt, key))
-}
-
-// servedName is the name in the certificate that a client meets; the pods answer
-// behind it.
-func (s *shop) servedName(addr string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	return s.Client().Handshake(ctx, addr)
 }

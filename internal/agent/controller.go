@@ -36,6 +36,8 @@ type Verdict struct {
 	// Again: only ipMode is in question, and people have been told the rest. Insist:
 	// it is asked for although the API server dropped it before.
 	Again, Insist bool
+	// Gone: it is not ours any more, or deleted; only Key and UID are set besides.
+	Gone bool
 }
 
 // equal says whether writing the one would say nothing new after the other.
@@ -48,8 +50,9 @@ func (v Verdict) equal(o Verdict) bool {
 // Verdicts tells the cluster what was decided. Both calls are idempotent, may take
 // seconds and are repeated after an error.
 type Verdicts interface {
-	// Service writes the status of a Service, its conditions and Events. A Service that
-	// is gone or another one by now is no error.
+	// Service writes the status of a Service, its conditions and Events, or takes them
+	// from one that is not ours any more. A Service that is gone or another one by now is
+	// no error.
 	Service(context.Context, Verdict) error
 	// Pools writes the numbers of all pools, and the addresses that nobody gets because
 	// another host has them, sorted.
@@ -255,9 +258,11 @@ func (t *tenure) decide(changed map[lb.ServiceKey]*lb.Service) {
 			continue
 		}
 		t.alloc.Release(key)
-		delete(t.said, key)
 		delete(t.modeless, key)
-		t.writer.forget(key)
+		if last, told := t.said[key]; told {
+			delete(t.said, key)
+			t.writer.service(Verdict{Key: key, UID: last.UID, Gone: true})
+		}
 	}
 	slices.SortFunc(live, byTurn)
 	for _, s := range live {
@@ -380,14 +385,6 @@ func (w *writer) knock() {
 	case w.ready <- struct{}{}:
 	default:
 	}
-}
-
-// forget drops what was to be said of a Service that is gone.
-func (w *writer) forget(key lb.ServiceKey) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.waiting, key)
-	w.order = slices.DeleteFunc(w.order, func(k lb.ServiceKey) bool { return k == key })
 }
 
 // pools replaces what is to be said of the pools.

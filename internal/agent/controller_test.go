@@ -60,14 +60,17 @@ func (k *cluster) Service(ctx context.Context, v Verdict) error {
 	for i, f := range v.Foreign {
 		text += map[bool]string{true: " foreign=", false: ","}[i == 0] + f.Addr.String()
 	}
+	if v.Gone {
+		text = string(v.Key) + " gone"
+	}
 	k.said = append(k.said, text)
 	s, ok := k.services[v.Key]
-	if ok {
+	if ok && !v.Gone {
 		s.Has, s.Foreign = v.Addresses, false
 		k.services[v.Key] = s
 	}
 	k.mu.Unlock()
-	if ok {
+	if ok && !v.Gone {
 		k.c.SetService(v.Key, &s)
 	}
 	return nil
@@ -181,7 +184,7 @@ func TestControllerTurns(t *testing.T) {
 		k.put("b", func(s *lb.Service) { s.Born = 2 })
 		k.expect(t, "shop/b [] PoolExhausted; shop/c [] PoolExhausted")
 		k.put("a", nil)
-		k.expect(t, "shop/b [192.0.2.1]")
+		k.expect(t, "shop/a gone; shop/b [192.0.2.1]")
 		k.pools(2)
 		k.expect(t, "shop/c [192.0.2.2]")
 	})

@@ -192,7 +192,7 @@ func FuzzTranslateService(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, text, label, port, status, endpoint string) {
 		base := []string{"mooring.dev/check", "http", "mooring.dev/tls-secret", "x", key, text}
 		svc := service(says(base...), func(s *corev1.Service) {
-			s.Labels = map[string]string{poolLabel: label, enableLabel: text}
+			s.Labels = map[string]string{poolLabel: label, LabelEnable: text}
 			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: port, Port: int32(len(text)),
 				Protocol: corev1.Protocol(status)})
 			s.Spec.LoadBalancerIP, s.Spec.LoadBalancerSourceRanges = status, []string{endpoint, label}
@@ -213,7 +213,7 @@ func FuzzTranslateService(f *testing.F) {
 			}
 		}
 		for k, v := range s.NodeSelector {
-			if !reLabelValue.MatchString(v) || k != poolLabel && k != enableLabel {
+			if !reLabelValue.MatchString(v) || k != poolLabel && k != LabelEnable {
 				t.Errorf("nodes %q=%q", k, v)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,27 +21,47 @@ import (
 // down (k8s.io/cloud-provider, api.TaintNodeShutdown).
 const taintShutdown = "node.cloudprovider.kubernetes.io/shutdown"
 
+// LabelEnable on Nodes is k3s' list of those that serve: while any has the value
+// "true", no other serves a Service (k3s docs, Networking Services, "Controlling
+// ServiceLB Node Selection").
+const LabelEnable = "svccontroller.k3s.cattle.io/enablelb"
+
 // NodesOptions is what NewNodes needs.
 type NodesOptions struct {
-	// Changed gets, at every change, the names of the Nodes that an operator has
-	// declared out of service (corev1.TaintNodeOutOfService), and of those that
-	// are shut down, each sorted. It is not called before there are any. Calls do
-	// not overlap.
-	Changed func(out, leave []string)
+	// Changed gets, at every change, what the cluster says of Nodes. It is not called
+	// before there is anything. Calls do not overlap.
+	Changed func(Unfit)
 	// Self is this node's name, Labels gets the labels of its Node at every change,
-	// first when they are known; nil is not called.
+	// first when they are known; listed says that some Node has LabelEnable. Nil is not
+	// called.
 	Self   string
-	Labels func(map[string]string)
+	Labels func(own map[string]string, listed bool)
 	Log    *slog.Logger
 }
 
-// Nodes follows the taints that say that a Node's machine is gone.
+// Unfit are names of Nodes, each list sorted.
+type Unfit struct {
+	// Out are those that an operator has declared out of service
+	// (corev1.TaintNodeOutOfService), Off those that are shut down.
+	Out, Off []string
+	// NotReady are those whose condition Ready is not True, unless all are so: that
+	// says more about whoever judges than about the Nodes.
+	NotReady []string
+}
+
+// equal compares lists.
+func (u Unfit) equal(v Unfit) bool {
+	return slices.Equal(u.Out, v.Out) && slices.Equal(u.Off, v.Off) && slices.Equal(u.NotReady, v.NotReady)
+}
+
+// Nodes follows what says that a Node's machine is gone, or may not serve.
 type Nodes struct {
 	o      NodesOptions
 	client coreclient.NodeInterface
-	// out and leave are what was told last; only Run's goroutine uses them.
-	out, leave []string
-	labels     map[string]string
+	// told, labels and listed are what was told last; only Run's goroutine uses them.
+	told   Unfit
+	labels map[string]string
+	listed bool
 }
 
 // NewNodes prepares; it connects to nothing.
@@ -77,6 +98,13 @@ func (n *Nodes) small(object any) (any, error) {
 	small.Name, small.UID, small.ResourceVersion = full.Name, full.UID, full.ResourceVersion
 	if full.Name == n.o.Self {
 		small.Labels = full.Labels
+	} else if v, ok := full.Labels[LabelEnable]; ok {
+		small.Labels = map[string]string{LabelEnable: v}
+	}
+	for _, c := range full.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			small.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
 	}
 	for _, t := range full.Spec.Taints {
 		if t.Key == corev1.TaintNodeOutOfService || t.Key == taintShutdown {
@@ -88,42 +116,61 @@ func (n *Nodes) small(object any) (any, error) {
 
 // pass tells what is new.
 func (n *Nodes) pass(_ context.Context, objects []any) time.Duration {
-	var out, leave []string
+	var all []*corev1.Node
 	for _, o := range objects {
-		node, ok := o.(*corev1.Node)
-		if !ok {
-			continue
+		if node, ok := o.(*corev1.Node); ok {
+			all = append(all, node)
 		}
-		n.look(node)
+	}
+	slices.SortFunc(all, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
+	n.look(all)
+	var now Unfit
+	for _, node := range all {
 		// The effect does not matter: what the machine is does not depend on
 		// whom the taint keeps away.
 		if tainted(node, corev1.TaintNodeOutOfService) {
-			out = append(out, node.Name)
+			now.Out = append(now.Out, node.Name)
 		}
 		if tainted(node, taintShutdown) {
-			leave = append(leave, node.Name)
+			now.Off = append(now.Off, node.Name)
+		}
+		if !ready(node) {
+			now.NotReady = append(now.NotReady, node.Name)
 		}
 	}
-	slices.Sort(out)
-	slices.Sort(leave)
-	if !slices.Equal(out, n.out) || !slices.Equal(leave, n.leave) {
+	if len(now.NotReady) == len(all) {
+		now.NotReady = nil
+	}
+	if !now.equal(n.told) {
+		n.told = now
 		// Copies, because they belong to whoever is called.
-		n.out, n.leave = slices.Clone(out), slices.Clone(leave)
-		n.o.Changed(out, leave)
+		n.o.Changed(Unfit{slices.Clone(now.Out), slices.Clone(now.Off), slices.Clone(now.NotReady)})
 	}
 	return 0
 }
 
-// look takes the labels of this node.
-func (n *Nodes) look(node *corev1.Node) {
-	if node.Name != n.o.Self || n.o.Labels == nil || n.labels != nil && maps.Equal(node.Labels, n.labels) {
+// look takes the labels of this node, and whether some are listed.
+func (n *Nodes) look(all []*corev1.Node) {
+	i := slices.IndexFunc(all, func(node *corev1.Node) bool { return node.Name == n.o.Self })
+	if i < 0 || n.o.Labels == nil {
 		return
 	}
-	n.labels = maps.Clone(node.Labels)
+	listed := slices.ContainsFunc(all, func(node *corev1.Node) bool { return node.Labels[LabelEnable] == "true" })
+	if n.labels != nil && maps.Equal(all[i].Labels, n.labels) && listed == n.listed {
+		return
+	}
+	n.labels, n.listed = maps.Clone(all[i].Labels), listed
 	if n.labels == nil {
 		n.labels = map[string]string{}
 	}
-	n.o.Labels(maps.Clone(n.labels))
+	n.o.Labels(maps.Clone(n.labels), listed)
+}
+
+// ready says whether nobody has judged a Node not to be.
+func ready(node *corev1.Node) bool {
+	return !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue
+	})
 }
 
 // tainted says whether a Node has a taint.

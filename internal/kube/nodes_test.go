@@ -42,11 +42,11 @@ func TestNodes(t *testing.T) {
 		var got []string
 		n, err := NewNodes(&rest.Config{Host: "https://a", Transport: api, QPS: -1}, NodesOptions{
 			Log: quiet(t),
-			Changed: func(out, leave []string) {
+			Changed: func(u Unfit) {
 				mu.Lock()
 				defer mu.Unlock()
-				got = append(got, fmt.Sprint(out, leave))
-				clear(out) // they are the callee's own
+				got = append(got, fmt.Sprint(u.Out, u.Off))
+				clear(u.Out) // they are the callee's own
 			},
 		})
 		if err != nil {
@@ -100,7 +100,7 @@ func TestNodes(t *testing.T) {
 // TestNodesSorted: an informer's store has no order.
 func TestNodesSorted(t *testing.T) {
 	var got string
-	n := Nodes{o: NodesOptions{Changed: func(out, leave []string) { got = fmt.Sprint(out, leave) }}}
+	n := Nodes{o: NodesOptions{Changed: func(u Unfit) { got = fmt.Sprint(u.Out, u.Off) }}}
 	n.pass(t.Context(), []any{
 		taintedNode("c", corev1.TaintNodeOutOfService, taintShutdown), "no Node", taintedNode("b", taintShutdown),
 		taintedNode("a", corev1.TaintNodeOutOfService),
@@ -114,11 +114,15 @@ func TestNodesSorted(t *testing.T) {
 func TestNodesKeepLittle(t *testing.T) {
 	full := taintedNode("n1", "other", corev1.TaintNodeOutOfService)
 	full.ResourceVersion, full.UID = "7", "u"
+	full.Labels = map[string]string{LabelEnable: "true", "other": "x"}
+	full.Status.Conditions = readyIs(corev1.ConditionTrue).Status.Conditions
+	full.Status.Conditions[0].Message = "long"
 	small, err := (&Nodes{}).small(full)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &corev1.Node{}
+	want := readyIs(corev1.ConditionTrue)
+	want.Labels = map[string]string{LabelEnable: "true"}
 	want.Name, want.ResourceVersion, want.UID = "n1", "7", "u"
 	want.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService}}
 	if diff := cmp.Diff(any(want), small); diff != "" {
@@ -127,6 +131,66 @@ func TestNodesKeepLittle(t *testing.T) {
 	gone := cache.DeletedFinalStateUnknown{Key: "n1"}
 	if kept, err := (&Nodes{}).small(gone); err != nil || kept != any(gone) {
 		t.Errorf("%v: %v, %v", gone, kept, err)
+	}
+}
+
+// readyIs is a Node with that condition; "" is none.
+func readyIs(status corev1.ConditionStatus) *corev1.Node {
+	n := &corev1.Node{}
+	if status != "" {
+		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: status}}
+	}
+	return n
+}
+
+// TestNotReady: who is judged not to be ready is named, except when nobody is ready.
+func TestNotReady(t *testing.T) {
+	const yes, no, unknown = corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown
+	got := "never told"
+	n := Nodes{o: NodesOptions{Changed: func(u Unfit) { got = fmt.Sprint(u.NotReady) }}}
+	for _, step := range []struct {
+		states []corev1.ConditionStatus
+		want   string
+	}{
+		{[]corev1.ConditionStatus{yes, "", yes}, "never told"},
+		{[]corev1.ConditionStatus{yes, no, unknown}, "[n1 n2]"},
+		{[]corev1.ConditionStatus{no, no, unknown}, "[]"},
+		{[]corev1.ConditionStatus{no, yes, yes}, "[n0]"},
+	} {
+		var all []any
+		for i, status := range step.states {
+			node := readyIs(status)
+			node.Name = fmt.Sprint("n", i)
+			all = append([]any{node}, all...)
+		}
+		if n.pass(t.Context(), all); got != step.want {
+			t.Errorf("%v: told %s, want %s", step.states, got, step.want)
+		}
+	}
+}
+
+// TestListed: k3s' list of Nodes counts when any Node, not only this one, is on it.
+func TestListed(t *testing.T) {
+	var got []string
+	n := Nodes{o: NodesOptions{Self: "n1", Changed: func(Unfit) {}, Labels: func(own map[string]string, listed bool) {
+		got = append(got, fmt.Sprint(len(own), listed))
+	}}}
+	node := func(name, value string) any {
+		o := taintedNode(name)
+		if value != "" {
+			o.Labels = map[string]string{LabelEnable: value}
+		}
+		return o
+	}
+	for _, all := range [][]any{
+		{node("n2", "true")}, // this Node is not known yet
+		{node("n1", ""), node("n2", "")}, {node("n1", ""), node("n2", "true")}, {node("n1", ""), node("n2", "false")},
+		{node("n1", "true"), node("n2", "")}, {node("n1", "true"), node("n2", "true")},
+	} {
+		n.pass(t.Context(), all)
+	}
+	if diff := cmp.Diff([]string{"0 false", "0 true", "0 false", "1 true"}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -146,8 +210,8 @@ func TestOwnLabels(t *testing.T) {
 		put("n2", "b")
 		got := make(chan string, 10)
 		n, err := NewNodes(&rest.Config{Host: "https://a", Transport: api, QPS: -1}, NodesOptions{
-			Log: quiet(t), Changed: func(_, _ []string) {}, Self: "n1",
-			Labels: func(l map[string]string) { got <- fmt.Sprint(l) },
+			Log: quiet(t), Changed: func(Unfit) {}, Self: "n1",
+			Labels: func(l map[string]string, _ bool) { got <- fmt.Sprint(l) },
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -28,13 +28,9 @@ const (
 	ClassOnly ClassMode = "only-class"
 )
 
-// poolLabel and enableLabel are k3s' (klipper-lb) labels for the nodes that
-// serve a Service (k3s docs, Networking Services, "Controlling ServiceLB Node
-// Selection").
-const (
-	poolLabel   = "svccontroller.k3s.cattle.io/lbpool"
-	enableLabel = "svccontroller.k3s.cattle.io/enablelb"
-)
+// poolLabel and LabelEnable are k3s' (klipper-lb) labels for the nodes that serve a
+// Service.
+const poolLabel = "svccontroller.k3s.cattle.io/lbpool"
 
 // nobody is what no connection comes from: the limited broadcast address is
 // never a source (RFC 1122 §3.2.1.3).
@@ -255,7 +251,7 @@ func (d *draft) clients(svc *corev1.Service) {
 
 // nodes are chosen by the labels that a Service under klipper-lb has.
 func (d *draft) nodes(labels map[string]string) {
-	for _, key := range []string{enableLabel, poolLabel} {
+	for _, key := range []string{LabelEnable, poolLabel} {
 		text := labels[key]
 		switch {
 		case text == "":

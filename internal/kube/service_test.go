@@ -269,7 +269,7 @@ func TestTranslateService(t *testing.T) {
 		}), "front Affinity:1s\n"},
 
 		{"k3s: nodes of a pool", list(labelled(poolLabel, "edge")), "nodes map[svccontroller.k3s.cattle.io/lbpool:edge]\n"},
-		{"k3s: enabled nodes", list(labelled(enableLabel, "true", "app", "x")),
+		{"k3s: enabled nodes", list(labelled(LabelEnable, "true", "app", "x")),
 			"nodes map[svccontroller.k3s.cattle.io/enablelb:true]\n"},
 		{"k3s: nonsense", list(labelled(poolLabel, "a;b")),
 			"issue metadata.labels[svccontroller.k3s.cattle.io/lbpool]: \"a;b\" is not the value of a label and chooses no nodes\n"},

@@ -162,13 +162,18 @@ func servingNodes(s *Service) []string {
 }
 
 // Frontends are what HAProxy shall serve of the Services: one frontend for each
-// TCP port of each Service in the proxy data path that has an address. node is
-// this one, to whose own endpoints Local Services are restricted.
-func Frontends(services []Service, node string) []Frontend {
+// TCP port of each Service in the proxy data path that has an address of a pool:
+// whatever else a status says, another load balancer's nodes for example, nobody
+// listens there. node is this one, to whose own endpoints Local Services are
+// restricted.
+func Frontends(services []Service, pools []Pool, node string) []Frontend {
 	var out []Frontend
 	shifts := shiftsOf(services)
 	for i := range services {
-		s := &services[i]
+		s := services[i]
+		s.Has = slices.DeleteFunc(slices.Clone(s.Has), func(ip netip.Addr) bool {
+			return !slices.ContainsFunc(pools, func(p Pool) bool { return p.Contains(ip) })
+		})
 		if s.DataPath != DataPathProxy || len(s.Has) == 0 {
 			continue
 		}
@@ -177,7 +182,7 @@ func Frontends(services []Service, node string) []Frontend {
 		}
 		for _, p := range s.Ports {
 			if p.Protocol == TCP {
-				f := frontend(s, p, node)
+				f := frontend(&s, p, node)
 				if s.Modeless {
 					shift(&f, shifts)
 				}

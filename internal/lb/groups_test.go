@@ -173,6 +173,9 @@ func TestFrontends(t *testing.T) {
 		{"TCP ports only, bound on all addresses", two,
 			"[192.0.2.1:80 [2001:db8::1]:80] s-10-244-1-2-8080 s-10-244-2-3-8080\n"},
 		{"without an address", service("a").on(true, "n1"), ""},
+		{"an address of no pool, as another load balancer leaves it", service("a", "192.0.2.1", "10.0.0.11").on(true, "n1"),
+			"[192.0.2.1:80] s-10-244-1-2-8080\n"},
+		{"none of a pool", service("a", "10.0.0.11").on(true, "n1"), ""},
 		{"direct", service("a", "192.0.2.1").on(true, "n1").local(), ""},
 		{"without endpoints: bound all the same", service("a", "192.0.2.1"), "[192.0.2.1:80]\n"},
 		{"an endpoint that ends keeps what it has", half, "[192.0.2.1:80] s-10-244-1-2-8080 s-10-244-2-2-8080:drain\n"},
@@ -185,7 +188,7 @@ func TestFrontends(t *testing.T) {
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			var b strings.Builder
-			for _, f := range Frontends([]Service{s.svc}, "n2") {
+			for _, f := range Frontends([]Service{s.svc}, []Pool{lan(8)}, "n2") {
 				fmt.Fprint(&b, f.Binds)
 				for _, e := range f.Backends {
 					fmt.Fprint(&b, " ", e.Name, map[bool]string{true: ":drain"}[e.Drain])

@@ -115,8 +115,9 @@ func TestShiftedFrontends(t *testing.T) {
 	other := modeless("x/other", "192.0.2.3", 80)
 	direct := modeless("x/direct", "192.0.2.4", 80)
 	direct.DataPath, direct.Modeless = DataPathDirect, false
+	pools := []Pool{{Name: "lan", Ranges: []Range{{From: netip.MustParseAddr("192.0.2.1"), To: netip.MustParseAddr("192.0.2.9")}}}}
 	got := map[string]Frontend{}
-	for _, f := range Frontends([]Service{web, plain, other, direct}, "n1") {
+	for _, f := range Frontends([]Service{web, plain, other, direct}, pools, "n1") {
 		got[f.Name] = f
 	}
 	if len(got) != 3 {
