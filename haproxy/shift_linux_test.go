@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -214,5 +215,28 @@ func TestShiftedPortPreflight(t *testing.T) {
 	}
 	if got := lb.Redirects(s.cfg.Frontends, st); len(got) != 3 {
 		t.Errorf("redirects: %v", got)
+	}
+}
+
+// BenchmarkShifts replaces the redirects of 5,000 ports, as each reload does where the
+// API server keeps no ipMode.
+func BenchmarkShifts(b *testing.B) {
+	if os.Getenv(envInside) == "" {
+		b.Skip("needs root")
+	}
+	r := NewRedirects(RedirectOptions{Services: true})
+	var list []lb.Redirect
+	for i := range 5000 {
+		vip := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
+		list = append(list, lb.Redirect{VIP: vip, From: 80, To: 61080, Elsewhere: true})
+	}
+	for i := 0; b.Loop(); i++ {
+		list[0].From = uint16(81 + i%100)
+		if err := r.Set(b.Context(), list); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := r.Set(context.Background(), nil); err != nil {
+		b.Fatal(err)
 	}
 }
