@@ -56,13 +56,13 @@ func (w *PoolStatusWriter) Set(ctx context.Context, s PoolStatus) error {
 	if have == nil {
 		return fmt.Errorf("AddressPool %s %w", s.Name, ErrGone)
 	}
-	want := v1alpha1.AddressPoolStatus{
-		Size: saturated(s.Size), Used: saturated(s.Used), Free: saturated(s.Free),
-		Conditions:  stamped(have.Status.Conditions, s.Conditions, w.now()),
-		Quarantined: s.Quarantined[:min(len(s.Quarantined), maxQuarantined)],
+	conditions, news := stamped(have.Status.Conditions, s.Conditions, w.now())
+	if !news {
+		conditions = have.Status.Conditions
 	}
-	if want.Conditions == nil {
-		want.Conditions = have.Status.Conditions
+	want := v1alpha1.AddressPoolStatus{
+		Size: saturated(s.Size), Used: saturated(s.Used), Free: saturated(s.Free), Conditions: conditions,
+		Quarantined: s.Quarantined[:min(len(s.Quarantined), maxQuarantined)],
 	}
 	// Times apart from which all is compared are kept by stamped.
 	if len(want.Quarantined) == 0 {

@@ -99,10 +99,12 @@ func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err
 		return false, fmt.Errorf("Service %s %w", s.Key, ErrGone)
 	}
 	want := ingress(s)
-	conditions := stamped(have.Status.Conditions, s.Conditions, w.now())
-	if w.same(have.Status.LoadBalancer.Ingress, want, s.Insist) && conditions == nil {
+	conditions, news := stamped(have.Status.Conditions, s.Conditions, w.now())
+	if w.same(have.Status.LoadBalancer.Ingress, want, s.Insist) && !news {
 		return modes(have.Status.LoadBalancer.Ingress, s.Mode), nil
 	}
+	// All are written beside addresses: what is known may still show some that Leave
+	// took a moment ago.
 	patch, err := servicePatch(s.UID, want, conditions)
 	if err != nil {
 		return false, fmt.Errorf("status of Service %s: %w", s.Key, err)
@@ -237,10 +239,8 @@ func servicePatch(uid string, list []corev1.LoadBalancerIngress, conditions []me
 }
 
 // stamped gives conditions their times: a condition keeps that of its last change.
-// It returns nil when all of want are in have already.
-func stamped(have []metav1.Condition, want []Condition, now time.Time) []metav1.Condition {
-	var out []metav1.Condition
-	news := false
+// news says that one of want is not in have yet.
+func stamped(have []metav1.Condition, want []Condition, now time.Time) (out []metav1.Condition, news bool) {
 	for _, w := range want {
 		c := metav1.Condition{
 			Type: w.Type, Status: metav1.ConditionFalse, Reason: w.Reason, Message: clip(w.Message, maxNote),
@@ -260,10 +260,7 @@ func stamped(have []metav1.Condition, want []Condition, now time.Time) []metav1.
 		news = news || !same
 		out = append(out, c)
 	}
-	if !news {
-		return nil
-	}
-	return out
+	return out, news
 }
 
 // goneOr recognises the refusals that mean that the object is gone: not found, or

@@ -348,6 +348,15 @@ func TestLeave(t *testing.T) {
 	if len(w.answers) > 0 {
 		t.Error("an answer about a Service that was left is kept")
 	}
+	// It is ours again before the watch has shown what became of the conditions.
+	seen = seen.DeepCopy()
+	seen.Status.Conditions = append(seen.Status.Conditions, metav1.Condition{Type: "Assigned", Status: "False", Reason: "R"})
+	if _, err := w.Set(t.Context(), wish([]Condition{{Type: "Assigned", Reason: "R"}}, "192.0.2.2")); err != nil {
+		t.Fatal(err)
+	}
+	if got := drawStatus(api.svc); !strings.Contains(got, "192.0.2.2/Proxy") || !strings.Contains(got, "Assigned") {
+		t.Errorf("ours again: %s", got)
+	}
 	if err := w.Leave(t.Context(), "shop/web", "u2", "Assigned"); !errors.Is(err, ErrGone) {
 		t.Error(err)
 	}
