@@ -65,6 +65,7 @@ type links struct {
 	fwdEnd  lb.Instant // the forwards' end
 	copies  lb.Instant // a mute copy of the VIP is on lo until then
 	holds   []lb.Holding
+	slow    time.Duration // what Set takes
 }
 
 // has says whether the kernel answers for the VIP.
@@ -98,6 +99,7 @@ func (l *links) Set(ctx context.Context, h lb.Holding) (lb.Held, error) {
 	}
 	begun := l.now()
 	l.setting.wait(ctx)
+	time.Sleep(l.slow)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.holds = append(l.holds, h)
