@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/haproxy"
@@ -77,17 +78,57 @@ func (s *services) serveFronts(ctx context.Context) error {
 			return nil
 		case <-s.fronts:
 		}
-		all, pools, ready := s.snapshot()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(settleTime):
+		}
+		fronts, pools, ready := s.frontends()
 		if !ready {
 			continue
 		}
 		text := ""
-		if err := s.setFronts(ctx, lb.Frontends(all, s.n.cfg.Node), len(pools) > 0); err != nil && ctx.Err() == nil {
+		if err := s.setFronts(ctx, fronts, pools); err != nil && ctx.Err() == nil {
 			text = "HAProxy for Services: " + err.Error()
 			s.n.log.Error("load balancer for Services not as wanted", "err", err)
 		}
 		s.n.complain("services-proxy", text)
 	}
+}
+
+// madeFronts are a Service's frontends, and of what they were made.
+type madeFronts struct {
+	of     *lb.Service
+	tls    string
+	fronts []lb.Frontend
+}
+
+// frontends are what HAProxy shall serve, whether there are pools, and whether all is
+// known. Those of Services that have not changed are as they were: with thousands of
+// Services making them all is most of the way from an endpoint to HAProxy.
+func (s *services) frontends() (out []lb.Frontend, pools, ready bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.synced || !s.labelled || s.leaving {
+		return nil, false, false
+	}
+	now := make(map[lb.ServiceKey]madeFronts, len(s.known))
+	for key, v := range s.known {
+		tls := ""
+		if v.TLSSecret != "" {
+			tls = s.tls[secretOf(v)]
+		}
+		m := s.made[key]
+		if m.of != v || m.tls != tls {
+			with := *v
+			with.Front.TLS = tls
+			m = madeFronts{of: v, tls: tls, fronts: lb.Frontends([]lb.Service{with}, s.n.cfg.Node)}
+		}
+		now[key] = m
+		out = append(out, m.fronts...)
+	}
+	s.made = now
+	return out, len(s.pools) > 0, true
 }
 
 // setFronts starts or changes HAProxy. With pools it runs also before there is
