@@ -128,6 +128,7 @@ func (s *services) frontends() (out []lb.Frontend, pools, ready bool) {
 		out = append(out, m.fronts...)
 	}
 	s.made = now
+	slices.SortFunc(out, func(a, b lb.Frontend) int { return strings.Compare(a.Name, b.Name) })
 	return out, len(s.pools) > 0, true
 }
 
