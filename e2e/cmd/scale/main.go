@@ -38,6 +38,7 @@ func rows() []row {
 	return []row{
 		{"start", (*scale).start}, {"endpoint", (*scale).endpoint}, {"create", (*scale).create},
 		{"rollout", (*scale).rollout}, {"rest", (*scale).rest}, {"death", (*scale).death}, {"large", (*scale).largeStart},
+		{"local", (*scale).local},
 	}
 }
 
@@ -94,12 +95,17 @@ func play(s *stage.Stage, o options) {
 	b := open(s, o)
 	for _, r := range rows() {
 		if o.wants(r.name) {
-			r.run(b)
-			b.write() // an interrupted run has what it measured
+			b.measure(r)
 		}
 	}
 	s.Title("Results, also in " + filepath.Join(o.out, file))
 	fmt.Println(markdown(b.figures))
+}
+
+// measure runs one row; an interrupted one has its figures and logs too.
+func (b *scale) measure(r row) {
+	defer b.write()
+	r.run(b)
 }
 
 // file is the table's name.

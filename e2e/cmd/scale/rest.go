@@ -15,16 +15,20 @@ const (
 )
 
 // rest counts what agents that have nothing to do write, and what they use.
-func (b *scale) rest() {
+func (b *scale) rest() { b.fewAndMany(false) }
+
+// local is the same with Services each of which is a group of its own.
+func (b *scale) local() { b.fewAndMany(true) }
+
+func (b *scale) fewAndMany(local bool) {
 	for range b.runs {
 		b.run(nil)
-		b.populate(population{n: few})
 		b.Title("At rest without agents")
 		before := b.written()
 		time.Sleep(restTime)
 		idle := b.written().since(before)
-		for _, p := range []population{{n: few}, {n: b.services}, {n: few, local: true}, {n: b.services, local: true}} {
-			b.atRest(p, idle)
+		for _, n := range []int{few, b.services} {
+			b.atRest(population{n: n, local: local}, idle)
 		}
 	}
 }

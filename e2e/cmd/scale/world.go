@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -33,6 +35,7 @@ type scale struct {
 	options
 	kube    kubernetes.Interface
 	client  *http.Client // the client's host
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	agents  map[string]*lab.Process
 	pods    []*lab.Host // twice endpointsEach: the second half replaces the first in a rollout
 	servers []*lab.Process
@@ -49,6 +52,9 @@ func open(s *stage.Stage, o options) *scale {
 		addrs: map[string]string{},
 	}
 	b.kube, b.client = b.Kube(), b.Client().HTTP(0)
+	if t, ok := b.client.Transport.(*http.Transport); ok {
+		b.dial = t.DialContext
+	}
 	b.Client().Exec("ip", "addr", "add", subnet+".0.100/16", "dev", "eth0")
 	for i, n := range b.All() {
 		n.Exec("ip", "addr", "add", fmt.Sprintf("%s.0.%d/16", subnet, 11+i), "dev", "eth0")
