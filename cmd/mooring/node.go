@@ -213,7 +213,7 @@ func (n *node) adopt() election.Started {
 func (n *node) connect() error {
 	var err error
 	n.servers, err = kube.NewServers(kube.ServersOptions{
-		Kubeconfig: n.cfg.Kubeconfig, Never: n.cfg.APIServer.VIPs, Log: n.log, Now: boottime,
+		Kubeconfig: n.cfg.Kubeconfig, Never: n.cfg.APIServer.VIPs, Log: n.log, Now: boottime, Crowd: ofGroup,
 	})
 	if err != nil {
 		return err
