@@ -136,12 +136,12 @@ func sample(vips []lb.Address) []lb.Address {
 // askWire probes for the VIPs and the witnesses at once.
 func (a *Agent) askWire(ctx context.Context, witnesses []lb.Address, quick bool) {
 	begun := a.opt.Now()
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
 	vips := a.VIPs()
 	if quick {
 		vips = sample(vips)
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second+time.Duration(len(vips))*time.Millisecond)
+	defer cancel()
 	answers, err := a.opt.Addresses.Probe(ctx, slices.Concat(vips, witnesses), quick)
 	ev := election.Probed{Begun: begun, Asked: begun, Quick: quick}
 	if err != nil {
