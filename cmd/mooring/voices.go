@@ -1,6 +1,7 @@
 package main
 
 import (
+	"container/list"
 	"maps"
 	"net/netip"
 	"slices"
@@ -76,13 +77,15 @@ func (s *services) claimed(ip netip.Addr, ev election.Event) bool {
 type voices struct {
 	out agent.Hellos
 
-	mu    sync.Mutex
-	says  map[string]election.Say
-	beats map[string]lb.Instant
+	mu   sync.Mutex
+	says map[string]election.Say
+	// beats are the groups' last ones, the oldest first, and where each is.
+	beats *list.List // of lb.Instant
+	at    map[string]*list.Element
 }
 
 func newVoices(out agent.Hellos) *voices {
-	return &voices{out: out, says: map[string]election.Say{}, beats: map[string]lb.Instant{}}
+	return &voices{out: out, says: map[string]election.Say{}, beats: list.New(), at: map[string]*list.Element{}}
 }
 
 // voice is one group's.
@@ -98,7 +101,10 @@ func (v *voices) end(group string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.says, group)
-	delete(v.beats, group)
+	if last := v.at[group]; last != nil {
+		v.beats.Remove(last)
+		delete(v.at, group)
+	}
 	v.out.Say(maps.Clone(v.says))
 }
 
@@ -111,12 +117,15 @@ func (v voice) Say(groups map[string]election.Say) {
 }
 
 // Beat passes the oldest beat on: a loop that runs must not cover one that does not.
+// A thousand groups beat some times a second each, so the oldest is not searched for.
 func (v voice) Beat(now lb.Instant) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.beats[v.group] = now
-	for _, at := range v.beats {
-		now = min(now, at)
+	if last := v.at[v.group]; last != nil {
+		v.beats.Remove(last)
 	}
-	v.out.Beat(now)
+	v.at[v.group] = v.beats.PushBack(now)
+	if oldest, ok := v.beats.Front().Value.(lb.Instant); ok {
+		v.out.Beat(oldest)
+	}
 }
