@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export CGO_ENABLED ?= 0
 E2E = cd e2e && go
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
-.PHONY: build generate setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench demo image
+.PHONY: build generate setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench bench-services demo image
 
 build: # The binary, bin/mooring.
 	go build -ldflags "-X main.version=$(VERSION)" -o bin/mooring ./cmd/mooring
@@ -36,13 +36,13 @@ test-lab: # Stories on real control planes; builds Kubernetes the first time.
 
 lint: # House rules: golangci-lint with depguard.
 	go run $(LINT) run ./... && $(E2E) run $(LINT) run --config ../.golangci.yml ./...
-
 vuln: # Known holes in what we link.
 	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
 bench: setup # Figures beside keepalived and a direct API server, as ratios.
 	$(E2E) run ./cmd/bench
-
+bench-services: setup # Figures of a thousand and five thousand Services.
+	$(E2E) run ./cmd/scale
 demo: setup # The main job, shown: VIP up, power off, planned move. KEEP=1 leaves it running.
 	$(E2E) run ./cmd/demo
 

@@ -221,6 +221,10 @@ func description(text string) (string, error) {
 	return "", errors.New("haproxy: the socket's answer has no description in it")
 }
 
+// tablesThere says from "show table" that a worker has a table of clients. Those of
+// frontends are of rates, which are nobody else's.
+func tablesThere(text string) bool { return strings.Contains(text, "# table: "+backendName("")) }
+
 // tablesReady says from "show peers" that a worker may be reloaded without a loss
 // of its tables: it hands them to its successor only once it has finished its own
 // lesson (peers.c, PEERS_RESYNC_FINISHED). Without a peers section there is

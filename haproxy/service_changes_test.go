@@ -150,6 +150,17 @@ func TestTablesReady(t *testing.T) {
 	}
 }
 
+func TestTablesThere(t *testing.T) {
+	rates := "# table: fe_s-1-80, type: ipv6, size:102400, used:1\n"
+	for text, want := range map[string]bool{
+		"": false, rates: false, rates + "# table: be_s-1-80, type: ipv6, size:102400, used:0\n": true,
+	} {
+		if got := tablesThere(text); got != want {
+			t.Errorf("%q: %t", text, got)
+		}
+	}
+}
+
 func TestDescription(t *testing.T) {
 	if id, err := description("Name: HAProxy\ndescription: mooring-x-1 \nother: 1\n"); id != "mooring-x-1" || err != nil {
 		t.Errorf("%q %v", id, err)

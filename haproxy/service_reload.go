@@ -30,10 +30,10 @@ const (
 // And a worker hands its tables of clients to the next one only when it has got
 // those of the one before (or, freshly started, those of another node). After a
 // reload that takes some 0.1 s, and after a start up to 5 s without another node;
-// it says so, and is asked instead of waiting for a fixed time. That is why there
-// are peers from the start on, and why also a Service without affinity waits within
-// those first seconds: a worker reloaded before its lesson is over teaches nothing,
-// its successor waits 10 s in vain, and so on with each reload.
+// it says so, and is asked instead of waiting for a fixed time. A worker reloaded
+// before its lesson is over teaches nothing, and its successor waits 10 s in vain:
+// so a worker that has tables is left alone that long, also for a Service without
+// affinity. One without any has nothing to teach, and new Services need not wait.
 func (p *Proxy) reloadWait(ctx context.Context, c Config) time.Duration {
 	now := time.Now()
 	if d := p.gap - now.Sub(p.reloaded); d > 0 {
@@ -50,8 +50,8 @@ func (p *Proxy) reloadWait(ctx context.Context, c Config) time.Duration {
 		return 0
 	}
 	// Asked of the worker and not of the wish: it may be another agent's.
-	text, err := ask(ctx, c.file(fileStats), "show peers")
-	if err != nil || tablesReady(text) {
+	text, err := ask(ctx, c.file(fileStats), "show peers;show table")
+	if err != nil || !tablesThere(text) || tablesReady(text) {
 		return 0
 	}
 	return tablesLook

@@ -94,6 +94,36 @@ func TestAdoptedWithinTheLesson(t *testing.T) {
 	}
 }
 
+// A worker without a table of clients has nothing to teach: within its lesson new
+// Services wait for nothing, and the first with affinity loses nothing afterwards.
+func TestNoTablesNoWait(t *testing.T) {
+	pods := startPods(t, 1, 4)
+	s := newSvc(t, front("limited", "192.0.2.10:80", pods[:1], func(f *lb.Front) { f.RatePerClient = 1000 }))
+	s.cfg.Peers = []Peer{{Name: "a", Addr: netip.MustParseAddrPort("127.0.0.1:10240")}}
+	s.cfg.Local = "a"
+	p := s.proxy()
+	s.watch(p)
+	s.set(p)
+	for i := range 2 {
+		to := fmt.Sprintf("192.0.2.10:%d", 90+i)
+		s.cfg.Frontends = append(s.cfg.Frontends, front(fmt.Sprint("new", i), to, pods[:1], nil))
+		if st := s.set(p); len(st.Pending) > 0 || who("", to) != "p1" {
+			t.Errorf("%s waits: %+v", to, st)
+		}
+	}
+	s.cfg.Frontends = append(s.cfg.Frontends, affine("aff", "192.0.2.10:81", pods))
+	s.set(p)
+	before := sticky("192.0.2.10:81", 12)
+	s.cfg.Frontends = append(s.cfg.Frontends, front("last", "192.0.2.10:99", pods[:1], nil))
+	if st := s.set(p); !slices.Equal(st.Pending, []string{"last"}) {
+		t.Errorf("reloaded within the lesson: %+v", st)
+	}
+	eventually(t, 12*time.Second, "the new frontend answers", func() bool { return who("", "192.0.2.10:99") == "p1" })
+	if after := sticky("192.0.2.10:81", 12); !slices.Equal(before, after) {
+		t.Errorf("before %v\nafter  %v", before, after)
+	}
+}
+
 // Once the first lesson is over nobody waits for tables, also not behind the first
 // Service with affinity.
 func TestFirstAffinityDelaysNobody(t *testing.T) {

@@ -98,8 +98,13 @@ func (l *Links) listenAt(ctx context.Context, at place, ips []netip.Addr) {
 	}
 }
 
+// ownLife is how long this node's MACs are taken to be the same.
+const ownLife = 20 * time.Millisecond
+
 // hear reports the ear's claims and rivals until its socket fails.
 func (l *Links) hear(e *ear, seen, asked claims) error {
+	var own map[string]bool
+	var at lb.Instant
 	for {
 		c, asks, err := e.next()
 		if err != nil {
@@ -112,11 +117,13 @@ func (l *Links) hear(e *ear, seen, asked claims) error {
 		if !before.news(c, l.now()) {
 			continue
 		}
-		// Asked anew for each report: a bond or a new link may have brought
-		// another MAC of our own.
-		own, err := ownMACs()
-		if err != nil {
-			return err
+		// Asked anew: a bond or a new link may have brought another MAC of our own. But
+		// a thousand addresses that move are a thousand reports in a second.
+		if now := l.now(); own == nil || now-at >= ownLife {
+			if own, err = ownMACs(); err != nil {
+				return err
+			}
+			at = now
 		}
 		if !own[string(c.MAC)] {
 			tell(c)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/haproxy"
@@ -79,17 +80,75 @@ func (s *services) serveFronts(ctx context.Context) error {
 			return nil
 		case <-s.fronts:
 		}
-		all, pools, ready := s.snapshot()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(settleTime):
+		}
+		fronts, pools, ready := s.frontends()
 		if !ready {
 			continue
 		}
 		text := ""
-		if err := s.setFronts(ctx, lb.Frontends(all, pools, s.n.cfg.Node), len(pools) > 0); err != nil && ctx.Err() == nil {
+		if err := s.setFronts(ctx, fronts, pools); err != nil && ctx.Err() == nil {
 			text = "HAProxy for Services: " + err.Error()
 			s.n.log.Error("load balancer for Services not as wanted", "err", err)
 		}
 		s.n.complain("services-proxy", text)
 	}
+}
+
+// madeFronts are a Service's frontends, and of what they were made.
+type madeFronts struct {
+	of     *lb.Service
+	tls    string
+	fronts []lb.Frontend
+}
+
+// frontends are what HAProxy shall serve, whether there are pools, and whether all is
+// known. Those of Services that have not changed are as they were: with thousands of
+// Services making them all is most of the way from an endpoint to HAProxy.
+func (s *services) frontends() (out []lb.Frontend, pools, ready bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.synced || !s.labelled || s.leaving {
+		return nil, false, false
+	}
+	now := make(map[lb.ServiceKey]madeFronts, len(s.known))
+	for key, v := range s.known {
+		if v.Modeless {
+			return s.allFronts(), len(s.pools) > 0, true // their ports depend on each other
+		}
+		tls := s.certificateOf(v)
+		m := s.made[key]
+		if m.of != v || m.tls != tls {
+			m = madeFronts{of: v, tls: tls, fronts: lb.Frontends([]lb.Service{v.With(tls)}, s.pools, s.n.cfg.Node)}
+		}
+		now[key] = m
+		out = append(out, m.fronts...)
+	}
+	s.made = now
+	slices.SortFunc(out, func(a, b lb.Frontend) int { return strings.Compare(a.Name, b.Name) })
+	return out, len(s.pools) > 0, true
+}
+
+// certificateOf is the file of the certificate with which a Service terminates TLS, ""
+// for none. The caller holds mu.
+func (s *services) certificateOf(v *lb.Service) string {
+	if v.TLSSecret == "" {
+		return ""
+	}
+	return s.tls[secretOf(v)]
+}
+
+// allFronts makes all frontends anew. The caller holds mu.
+func (s *services) allFronts() []lb.Frontend {
+	all := make([]lb.Service, 0, len(s.known))
+	for _, v := range s.known {
+		all = append(all, v.With(s.certificateOf(v)))
+	}
+	s.made = nil
+	return lb.Frontends(all, s.pools, s.n.cfg.Node)
 }
 
 // setFronts starts or changes HAProxy. With pools it runs also before there is

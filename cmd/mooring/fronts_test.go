@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,16 +75,67 @@ func TestNothingBeforeAllIsKnown(t *testing.T) {
 	}
 }
 
+// TestFrontendsFollow: what was made of a Service before is used as long as it is what
+// would be made now; only what moves an address has the groups looked at.
+func TestFrontendsFollow(t *testing.T) {
+	s, n := shopServices(t)
+	if _, _, ready := s.frontends(); ready {
+		t.Error("ready before all is known")
+	}
+	s.onSynced()
+	s.onLabels(nil, false)
+	look := func(what string, groups bool) {
+		t.Helper()
+		all, known, _ := s.snapshot()
+		got, pools, ready := s.frontends()
+		if want := lb.Frontends(all, known, n.cfg.Node); !ready || !pools || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+		}
+		if woken := len(s.wake) > 0; woken != groups {
+			t.Errorf("%s: groups looked at: %t", what, woken)
+		}
+		for _, c := range []chan struct{}{s.wake, s.fronts} {
+			select {
+			case <-c:
+			default:
+			}
+		}
+	}
+	look("at first", true)
+	change := func(f func(*lb.Service)) {
+		v := *s.known["shop/web"]
+		v.Ports = slices.Clone(v.Ports)
+		f(&v)
+		s.onService("shop/web", &v)
+	}
+	change(func(v *lb.Service) { v.Ports[0].Endpoints = v.Ports[0].Endpoints[:1] })
+	look("an endpoint gone", false)
+	change(func(v *lb.Service) { v.Front.MaxConn = 7 })
+	look("another limit", false)
+	change(func(v *lb.Service) { v.Has = []netip.Addr{netip.MustParseAddr("192.0.2.2")} })
+	look("another address", true)
+	change(func(v *lb.Service) { v.Modeless = true })
+	look("an API server without ipMode", false)
+	change(func(v *lb.Service) { v.Modeless = false })
+	look("and with it again", false)
+	s.onPools(s.pools[:1:1])
+	look("pools told again", true)
+	s.onService("shop/web", nil)
+	look("gone", true)
+}
+
 // TestCertificateOfAService: without its certificate a Service is not served in the
 // clear; a Secret that becomes bad leaves the former certificate in use, and says so.
 func TestCertificateOfAService(t *testing.T) {
 	s, n := shopServices(t)
-	v := s.known["shop/web"]
+	v := *s.known["shop/web"]
 	v.TLSSecret = "web-tls"
 	s.onService("shop/web", &v)
+	s.onSynced()
+	s.onLabels(nil, false)
 	fronts := func() []lb.Frontend {
-		all, pools, _ := s.snapshot()
-		return lb.Frontends(all, pools, n.cfg.Node)
+		all, _, _ := s.frontends()
+		return all
 	}
 	if got := fronts(); len(got) != 0 {
 		t.Fatalf("served without certificate: %+v", got)

@@ -213,7 +213,7 @@ func (n *node) adopt() election.Started {
 func (n *node) connect() error {
 	var err error
 	n.servers, err = kube.NewServers(kube.ServersOptions{
-		Kubeconfig: n.cfg.Kubeconfig, Never: n.cfg.APIServer.VIPs, Log: n.log, Now: boottime,
+		Kubeconfig: n.cfg.Kubeconfig, Never: n.cfg.APIServer.VIPs, Log: n.log, Now: boottime, Crowd: ofGroup,
 	})
 	if err != nil {
 		return err
@@ -300,12 +300,15 @@ func (n *node) compose(start election.Started, mac string) error {
 // looked up each time: a route may come by DHCP or router advertisement.
 func (l links) Probe(ctx context.Context, addrs []lb.Address, quick bool) ([]lb.Answer, error) {
 	out := slices.Clone(addrs)
+	gateways := map[string][]netip.Addr{}
 	for _, v := range addrs {
-		gateways, err := vip.Gateways(v.Link)
-		if err != nil {
-			continue // the probe itself says what is wrong with the link
+		routers, known := gateways[v.Link]
+		if !known {
+			// Of a link that is not there the probe itself says what is wrong.
+			routers, _ = vip.Gateways(v.Link)
+			gateways[v.Link] = routers
 		}
-		for _, ip := range gateways {
+		for _, ip := range routers {
 			if a := (lb.Address{IP: ip.WithZone(""), Link: v.Link}); ip.Is4() == v.IP.Is4() && !slices.Contains(out, a) {
 				out = append(out, a)
 			}

@@ -34,7 +34,7 @@ type services struct {
 	wake, fronts chan struct{}
 
 	mu     sync.Mutex
-	known  map[lb.ServiceKey]lb.Service
+	known  map[lb.ServiceKey]*lb.Service // never changed, only replaced
 	pools  []lb.Pool
 	synced bool
 	// labels are this node's, once labelled; listed says that k3s' label chooses nodes.
@@ -56,6 +56,8 @@ type services struct {
 
 	// fronted says that HAProxy has something to serve.
 	fronted atomic.Bool
+	// made are the Services' frontends as last made; serveFronts' own.
+	made map[lb.ServiceKey]madeFronts
 
 	// shares by group are the loop's; open is the same for callbacks.
 	shares map[string]*share
@@ -72,7 +74,7 @@ func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *servic
 	s := &services{
 		n: n, proxy: proxy, shifts: newShifts(haproxy.NewRedirects(haproxy.RedirectOptions{Log: n.log, Services: true})),
 		wake: make(chan struct{}, 1), fronts: make(chan struct{}, 1),
-		known: map[lb.ServiceKey]lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
+		known: map[lb.ServiceKey]*lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
 		untold: map[string]string{}, peers: map[string]hello.Change{},
 		health: election.Health{OK: true},
 	}
@@ -84,19 +86,25 @@ func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *servic
 // onService, onPools and onSynced take what the cluster says.
 func (s *services) onService(key lb.ServiceKey, v *lb.Service) {
 	s.mu.Lock()
+	old := s.known[key]
 	if v == nil {
 		delete(s.known, key)
 	} else {
-		s.known[key] = *v
+		s.known[key] = v
 	}
 	s.mu.Unlock()
 	s.controller.SetService(key, v)
-	knock(s.wake)
+	knock(s.fronts)
+	// Mostly it is endpoints that change, and what follows for the groups is looked
+	// at for all Services.
+	if old == nil || v == nil || !lb.SamePlace(old, v) {
+		knock(s.wake)
+	}
 }
 
 func (s *services) onPools(pools []lb.Pool) {
 	s.mu.Lock()
-	s.pools = pools
+	s.pools, s.made = pools, nil
 	s.mu.Unlock()
 	s.controller.SetPools(pools)
 	knock(s.wake)
@@ -124,7 +132,7 @@ func (s *services) snapshot() ([]lb.Service, []lb.Pool, bool) {
 	defer s.mu.Unlock()
 	all := make([]lb.Service, 0, len(s.known))
 	for _, key := range slices.Sorted(maps.Keys(s.known)) {
-		v := s.known[key]
+		v := *s.known[key]
 		if v.TLSSecret != "" {
 			secret := secretOf(&v)
 			v.Front.TLS = s.tls[secret]

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -42,9 +44,29 @@ func TestVoices(t *testing.T) {
 	}
 	v.end("b")
 	a.Beat(4 * time.Second)
-	a.Beat(4*time.Second + beatPace/2) // too soon to look again
 	if _, stays := h.says["b"]; stays || h.beat != 4*time.Second {
 		t.Errorf("after b's end: %v, beats at %d", h.says, h.beat)
+	}
+}
+
+// TestManyBeat: of many groups that beat in turns it is always the oldest that counts,
+// also when some have ended.
+func TestManyBeat(t *testing.T) {
+	h := &heard{}
+	v := newVoices(h)
+	last := map[string]lb.Instant{}
+	for i := range 1000 {
+		group := fmt.Sprint("g", i*i%37)
+		if i%50 == 49 {
+			v.end(group)
+			delete(last, group)
+			continue
+		}
+		last[group] = lb.Instant(i)
+		v.of(group).Beat(lb.Instant(i))
+		if want := slices.Min(slices.Collect(maps.Values(last))); h.beat != want {
+			t.Fatalf("at %d it beats at %d, want %d", i, h.beat, want)
+		}
 	}
 }
 

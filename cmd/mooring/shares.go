@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +59,13 @@ func (s *services) allow(sh *share, g lb.Group, prefer string) {
 		sh.rule = rule
 		sh.elector.Allow(candidates(g, prefer))
 	}
+}
+
+// ofGroup says whether a request is about the Lease of a group of Services (see
+// lb.Groups): each Local Service has one.
+func ofGroup(r *http.Request) bool {
+	dir, name := path.Split(r.URL.Path)
+	return strings.HasSuffix(dir, "/leases/") && (strings.HasPrefix(name, "pool-") || strings.HasPrefix(name, "local-"))
 }
 
 // want begins or changes a group.

@@ -132,7 +132,7 @@ func TestShiftsRefused(t *testing.T) {
 // TestExplainShift: where HAProxy listens is told.
 func TestExplainShift(t *testing.T) {
 	s, _ := shopServices(t)
-	v := s.known["shop/web"]
+	v := *s.known["shop/web"]
 	v.Modeless = true
 	s.onService("shop/web", &v)
 	r := s.reports("shop/web")

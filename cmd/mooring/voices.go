@@ -1,11 +1,11 @@
 package main
 
 import (
+	"container/list"
 	"maps"
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/election/hello"
@@ -114,18 +114,15 @@ func (s *services) claimed(ip netip.Addr, ev election.Event) bool {
 type voices struct {
 	out agent.Hellos
 
-	mu    sync.Mutex
-	says  map[string]election.Say
-	beats map[string]lb.Instant
-	told  lb.Instant // when beats were last looked through
+	mu   sync.Mutex
+	says map[string]election.Say
+	// beats are the groups' last ones, the oldest first, and where each is.
+	beats *list.List // of lb.Instant
+	at    map[string]*list.Element
 }
 
-// beatPace is how often the oldest beat is looked for: with hundreds of groups that
-// takes a while, and hellos stop only when it is a second old.
-const beatPace = 50 * time.Millisecond
-
 func newVoices(out agent.Hellos) *voices {
-	return &voices{out: out, says: map[string]election.Say{}, beats: map[string]lb.Instant{}}
+	return &voices{out: out, says: map[string]election.Say{}, beats: list.New(), at: map[string]*list.Element{}}
 }
 
 // voice is one group's.
@@ -141,7 +138,10 @@ func (v *voices) end(group string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.says, group)
-	delete(v.beats, group)
+	if last := v.at[group]; last != nil {
+		v.beats.Remove(last)
+		delete(v.at, group)
+	}
 	v.out.Say(maps.Clone(v.says))
 }
 
@@ -154,16 +154,15 @@ func (v voice) Say(groups map[string]election.Say) {
 }
 
 // Beat passes the oldest beat on: a loop that runs must not cover one that does not.
+// A thousand groups beat some times a second each, so the oldest is not searched for.
 func (v voice) Beat(now lb.Instant) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.beats[v.group] = now
-	if now-v.told < beatPace {
-		return
+	if last := v.at[v.group]; last != nil {
+		v.beats.Remove(last)
 	}
-	v.told = now
-	for _, at := range v.beats {
-		now = min(now, at)
+	v.at[v.group] = v.beats.PushBack(now)
+	if oldest, ok := v.beats.Front().Value.(lb.Instant); ok {
+		v.out.Beat(oldest)
 	}
-	v.out.Beat(now)
 }

@@ -74,6 +74,17 @@ func child(pid int, arg string) (procStat, bool) {
 	return procStat{}, false
 }
 
+// RSS is the resident memory in bytes of all processes of the node with that name.
+func (n *Node) RSS(name string) (sum int64) {
+	for _, pid := range n.Processes() {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if st, err := readStat(pid); err == nil && strings.TrimSpace(string(comm)) == name {
+			sum += st.rss()
+		}
+	}
+	return sum
+}
+
 // cutLast is strings.Cut from the end.
 func cutLast(s, sep string) (before, after string, found bool) {
 	i := strings.LastIndex(s, sep)

@@ -144,10 +144,14 @@ func (a *Agent) SetVIPs(vips []lb.Address) {
 		}
 		a.vips.Store(&vips)
 		if len(a.last.Addresses) > 0 {
-			// The fence stays where it is: a wish that is too late is void.
 			hold := a.last
 			hold.Addresses = vips
-			a.wish(hold)
+			// A wish that is too late is void, and the first one's limit is short. Once it
+			// has come true the fence is the limit, as of the machine's next refresh.
+			if a.machine.Say().Phase != election.Claiming {
+				hold.NotAfter = a.machine.Status().Wake
+			}
+			a.post(hold)
 		}
 		a.publish()
 		return false
@@ -370,11 +374,18 @@ func (a *Agent) carryOut(act election.Action) {
 	}
 }
 
-// wish posts what the links shall hold; the forwards go in before an address.
+// wish is a new wish of the machine's for the links.
 func (a *Agent) wish(h lb.Holding) {
-	seq := a.wished.Add(1)
+	a.wished.Add(1)
+	a.post(h)
+}
+
+// post hands the newest wish over; the forwards go in before an address. The same
+// wish with other addresses keeps its number: what was reached of it counts, or no
+// refresh would while addresses come one after the other.
+func (a *Agent) post(h lb.Holding) {
 	a.last, a.carried = h, a.forward.seq
-	a.address.post(addressWish{seq: seq, hold: h, forward: a.forward, last: a.leaving})
+	a.address.post(addressWish{seq: a.wished.Load(), hold: h, forward: a.forward, last: a.leaving})
 }
 
 // finish ends the loop, after the addresses are gone unless they are kept.

@@ -65,6 +65,8 @@ type links struct {
 	fwdEnd  lb.Instant // the forwards' end
 	copies  lb.Instant // a mute copy of the VIP is on lo until then
 	holds   []lb.Holding
+	slow    time.Duration // what Set takes
+	asked   []int         // how many addresses each Probe was for
 }
 
 // has says whether the kernel answers for the VIP.
@@ -98,6 +100,7 @@ func (l *links) Set(ctx context.Context, h lb.Holding) (lb.Held, error) {
 	}
 	begun := l.now()
 	l.setting.wait(ctx)
+	time.Sleep(l.slow)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.holds = append(l.holds, h)
@@ -127,6 +130,9 @@ func (l *links) Set(ctx context.Context, h lb.Holding) (lb.Held, error) {
 // Probe asks the nodes' kernels, for 60 ms if one is silent, or once for 20 ms;
 // like the real one it asks the gateway too, unasked.
 func (l *links) Probe(ctx context.Context, addrs []lb.Address, quick bool) ([]lb.Answer, error) {
+	l.mu.Lock()
+	l.asked = append(l.asked, len(addrs))
+	l.mu.Unlock()
 	what, wait := "probe", 60*time.Millisecond
 	if quick {
 		what, wait = "quick", 20*time.Millisecond

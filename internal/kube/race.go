@@ -35,6 +35,11 @@ func (t tripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave, err := t.s.enter(req)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	r := &race{
 		s: t.s, req: req, getBody: getBody, order: t.s.order(),
 		answers: make(chan answer), done: make(chan struct{}),
@@ -59,6 +64,25 @@ func (t tripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	won.resp.Body = b
 	won.resp.Request = req
 	return won.resp, nil
+}
+
+// crowdRoom is how many requests of a crowd are under way at a time: an answer takes
+// some milliseconds, so that a thousand have theirs within a second.
+const crowdRoom = 32
+
+// enter waits for room if the request is one of a crowd; the caller's deadline counts.
+// A thousand at once make an API server slow, which has each of them sent to the
+// others too.
+func (s *Servers) enter(req *http.Request) (leave func(), err error) {
+	if s.crowd == nil || !s.crowd(req) {
+		return func() {}, nil
+	}
+	select {
+	case s.room <- struct{}{}:
+		return func() { <-s.room }, nil
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
+	}
 }
 
 // hedgeable methods may be sent to two servers: the API server's optimistic

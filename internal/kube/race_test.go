@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,6 +172,41 @@ func TestConflictDoesNotWaitForSuspects(t *testing.T) {
 			t.Errorf("%s after %s", got, time.Since(begun))
 		}
 		synctest.Wait()
+	})
+}
+
+// TestCrowd: of a crowd some requests at a time are under way, in time all; the others
+// wait for none of them, and who waits in vain blames nobody.
+func TestCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, f := fakes(t, in(10*ms, 200))
+		s.room = make(chan struct{}, crowdRoom)
+		s.crowd = func(r *http.Request) bool { return r.Method == http.MethodGet }
+		var all sync.WaitGroup
+		begun := time.Now()
+		for range 3 * crowdRoom {
+			all.Go(func() {
+				if got := do(t.Context(), s, time.Second, "GET"); got != "200 a" {
+					t.Error(got)
+				}
+			})
+		}
+		synctest.Wait()
+		if n := len(f[0].log()); n != crowdRoom {
+			t.Errorf("%d requests are under way", n)
+		}
+		if got := do(t.Context(), s, time.Second, "PUT"); got != "200 a" || time.Since(begun) != 10*ms {
+			t.Errorf("beside the crowd: %s after %s", got, time.Since(begun))
+		}
+		short, cancel := context.WithTimeout(t.Context(), 5*ms)
+		defer cancel()
+		if got := do(short, s, time.Second, "GET"); got != context.DeadlineExceeded.Error() || suspects(s) != "" {
+			t.Errorf("in vain: %s, suspects %q", got, suspects(s))
+		}
+		all.Wait()
+		if took := time.Since(begun); took != 30*ms {
+			t.Errorf("the crowd took %s", took)
+		}
 	})
 }
 

@@ -26,6 +26,9 @@ type ServersOptions struct {
 	Log   *slog.Logger
 	// Now is a monotonic clock, any zero.
 	Now func() time.Duration
+	// Crowd says which requests there may be a thousand of at once: only some of them
+	// are under way at a time, and none of the others waits for them. nil is none.
+	Crowd func(*http.Request) bool
 }
 
 // Servers is the way to all API servers: the kubeconfig's first, then every
@@ -39,6 +42,9 @@ type Servers struct {
 	url   *url.URL
 	tls   *tls.Config
 	ca    []byte
+	// crowd is ServersOptions.Crowd, room the room for its requests.
+	crowd func(*http.Request) bool
+	room  chan struct{}
 	// own lists this host's addresses.
 	own func() []netip.Addr
 	// wake tells Run that a server is suspected or doubted.
@@ -74,7 +80,7 @@ func NewServers(o ServersOptions) (*Servers, error) {
 	}
 	s := &Servers{
 		log: o.Log, now: o.Now, never: o.Never, base: base, url: at, tls: conf, ca: ca,
-		own: ownAddresses, wake: make(chan struct{}, 1),
+		own: ownAddresses, wake: make(chan struct{}, 1), crowd: o.Crowd, room: make(chan struct{}, crowdRoom),
 	}
 	s.probes, err = rest.HTTPWrappersForConfig(s.credentials(), direct{s})
 	if err != nil {

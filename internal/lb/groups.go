@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -159,6 +160,21 @@ func servingNodes(s *Service) []string {
 		return ready
 	}
 	return ending
+}
+
+// SamePlace says that what Groups makes of the one Service it makes of the other:
+// most changes of Services are of endpoints alone.
+func SamePlace(a, b *Service) bool {
+	nodes := func(s *Service) []string {
+		if !s.Local {
+			return nil
+		}
+		out := servingNodes(s)
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+	return a.Key == b.Key && a.Local == b.Local && a.DataPath == b.DataPath && a.TLSSecret == b.TLSSecret && slices.Equal(a.Has, b.Has) &&
+		maps.Equal(a.NodeSelector, b.NodeSelector) && slices.Equal(nodes(a), nodes(b))
 }
 
 // Frontends are what HAProxy shall serve of the Services: one frontend for each

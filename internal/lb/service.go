@@ -106,6 +106,13 @@ type Service struct {
 	Issues []Issue
 }
 
+// With is the Service with this file of a certificate, as HAProxy shall have it.
+func (s *Service) With(tls string) Service {
+	out := *s
+	out.Front.TLS = tls
+	return out
+}
+
 // ServicePort is one port of a Service with its endpoints.
 type ServicePort struct {
 	// Name is the port's, "" for the only one.
