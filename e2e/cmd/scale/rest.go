@@ -40,6 +40,8 @@ func (b *scale) atRest(p population, idle writes) {
 		policy = "Local"
 	}
 	b.Title(fmt.Sprintf("At rest with %d Services, externalTrafficPolicy %s", p.n, policy))
+	b.run(nil) // so that making them is not what is measured
+	b.populate(p)
 	b.whole(p)
 	b.quiet()
 	cpu := map[string]time.Duration{}
