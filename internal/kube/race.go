@@ -68,7 +68,7 @@ func (t tripper) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // crowdRoom is how many requests of a crowd are under way at a time: an answer takes
 // some milliseconds, so that a thousand have theirs within a second.
-const crowdRoom = 32
+const crowdRoom = 8
 
 // enter waits for room if the request is one of a crowd; the caller's deadline counts.
 // A thousand at once make an API server slow, which has each of them sent to the

@@ -26,7 +26,11 @@ func TestSamePlace(t *testing.T) {
 		{"no address", base, service("a"), false},
 		{"policy", base, local, false},
 		{"name", base, service("b", "192.0.2.1"), false},
-		{"nodes asked for", base, func() Service { s := base; s.NodeSelector = map[string]string{"x": "y"}; return s }(), false},
+		{"nodes asked for", base, func() Service {
+			s := base
+			s.NodeSelector = map[string]string{"x": "y"}
+			return s
+		}(), false},
 		{"data path", base, func() Service { s := base; s.DataPath = "another"; return s }(), false},
 		{"certificate", base, func() Service { s := base; s.TLSSecret = "tls"; return s }(), false},
 	} {

@@ -30,8 +30,8 @@ func (b *scale) create() {
 			of     float64
 			target string
 		}{{50, ""}, {99, "≤ 2000 ms"}} {
-			b.add(figure{What: fmt.Sprintf("Service made among %d: first answer, p%.0f of %d, one with affinity", b.services, p.of, made),
-				Target: p.target, Format: "%.0f ms"}, percentile(millis(took), p.of))
+			what := fmt.Sprintf("Service made among %d: first answer, p%.0f of %d, one with affinity", b.services, p.of, made)
+			b.add(figure{What: what, Target: p.target, Format: "%.0f ms"}, percentile(millis(took), p.of))
 		}
 		for i := range made {
 			if err := b.remove(fmt.Sprintf("new-%d-%02d", k, i)); err != nil {
@@ -76,7 +76,8 @@ func (b *scale) whole(p population) {
 func (b *scale) made(s *corev1.Service) time.Duration {
 	ctx, cancel := context.WithTimeout(context.Background(), createLimit)
 	defer cancel()
-	seen, err := b.kube.CoreV1().Services(namespace).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + s.Name})
+	named := metav1.ListOptions{FieldSelector: "metadata.name=" + s.Name}
+	seen, err := b.kube.CoreV1().Services(namespace).Watch(ctx, named)
 	if err != nil {
 		b.Fatalf("%v", err)
 	}
@@ -96,7 +97,7 @@ func (b *scale) made(s *corev1.Service) time.Duration {
 		}
 		if took := time.Since(begun); ctx.Err() == nil {
 			if took > time.Second {
-				b.Logf("%s: address after %s, answer after %s", s.Name, addressed.Round(time.Millisecond), took.Round(time.Millisecond))
+				b.Logf("%s: address after %.2f s, answer after %.2f s", s.Name, addressed.Seconds(), took.Seconds())
 			}
 			return took
 		}

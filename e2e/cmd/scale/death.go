@@ -53,13 +53,15 @@ func (b *scale) kill() {
 		}
 		var at []time.Time
 		for _, f := range all {
-			if f.MAC.String() == n.MAC() && f.Kind == lab.Announcement && strings.HasPrefix(f.IP.String(), subnet+".") && f.At.After(begun) {
+			ours := f.Kind == lab.Announcement && strings.HasPrefix(f.IP.String(), subnet+".")
+			if ours && f.MAC.String() == n.MAC() && f.At.After(begun) {
 				at = append(at, f.At)
 			}
 		}
 		if len(at) > b.there.n/2 {
-			b.add(figure{What: fmt.Sprintf("announcements of %d addresses in the busiest second, announce.rate %d", b.there.n, frames),
-				Target: fmt.Sprintf("≤ %d", frames), Format: "%.0f"}, float64(busiest(at, time.Second)))
+			what := fmt.Sprintf("announcements of %d addresses in the busiest second", b.there.n)
+			b.add(figure{What: what, Target: fmt.Sprintf("≤ %d, announce.rate", frames), Format: "%.0f"},
+				float64(busiest(at, time.Second)))
 		}
 	}
 	for _, p := range []float64{50, 100} {
@@ -67,8 +69,8 @@ func (b *scale) kill() {
 		if p == 100 {
 			target = "≤ 2000 ms"
 		}
-		b.add(figure{What: fmt.Sprintf("holder of %d addresses dies: its warm clients are served again, p%.0f", b.there.n, p), Target: target,
-			Format: "%.0f ms"}, percentile(millis(took), p))
+		what := fmt.Sprintf("holder of %d addresses dies: its warm clients are served again, p%.0f", b.there.n, p)
+		b.add(figure{What: what, Target: target, Format: "%.0f ms"}, percentile(millis(took), p))
 	}
 	holder.HealLink()
 	b.off(holder)

@@ -81,7 +81,7 @@ func (o options) check() error {
 		}
 	}
 	if o.runs < 1 || o.services < rolling || o.large < o.services || o.large > mostServices {
-		return fmt.Errorf("-runs must be positive, -services at least %d, -large between -services and %d", rolling, mostServices)
+		return fmt.Errorf("-runs must be positive, -services at least %d, -large from -services to %d", rolling, mostServices)
 	}
 	return os.MkdirAll(o.out, 0o755)
 }

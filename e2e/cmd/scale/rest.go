@@ -40,6 +40,8 @@ func (b *scale) atRest(p population, idle writes) {
 		policy = "Local"
 	}
 	b.Title(fmt.Sprintf("At rest with %d Services, externalTrafficPolicy %s", p.n, policy))
+	b.run(nil) // so that making them is not what is measured
+	b.populate(p)
 	b.whole(p)
 	b.quiet()
 	cpu := map[string]time.Duration{}
@@ -50,7 +52,8 @@ func (b *scale) atRest(p population, idle writes) {
 	time.Sleep(restTime)
 	now := b.written().since(before)
 	of := fmt.Sprintf("at rest, %d Services, %s: ", p.n, policy)
-	b.add(figure{What: of + "writes of Leases by three agents", Target: "no more than with 10", Format: "%.0f/min"}, now.leases-idle.leases)
+	b.add(figure{What: of + "writes of Leases by three agents", Target: "no more than with 10", Format: "%.0f/min"},
+		now.leases-idle.leases)
 	b.add(figure{What: of + "other writes", Format: "%.0f/min"}, now.others-idle.others)
 	for _, n := range b.All() {
 		a := b.agents[n.Name()]

@@ -40,7 +40,8 @@ func (b *scale) rollout() {
 				b.Logf("%s", r)
 			}
 		}
-		b.add(figure{What: fmt.Sprintf("rollout of %d Services: failed requests", rolling), Target: "0", Format: "%.0f"}, float64(failed))
+		b.add(figure{What: fmt.Sprintf("rollout of %d Services: failed requests", rolling), Target: "0", Format: "%.0f"},
+			float64(failed))
 		b.add(figure{What: "requests meanwhile", Format: "%.0f"}, float64(sent))
 		b.add(figure{What: "reloads meanwhile, all nodes", Target: "≤ 1 each", Format: "%.0f"}, float64(b.reloads()-before))
 		b.restore()

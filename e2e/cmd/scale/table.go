@@ -32,8 +32,9 @@ func (b *scale) add(f figure, sample float64) {
 // markdown is the whole report. PURE.
 func markdown(figures []figure) string {
 	var b strings.Builder
-	b.WriteString("# Services, measured\n\nThree nodes with an etcd and a kube-apiserver each, agents, HAProxy and clients share one machine; " +
-		"10 endpoints per Service. Median (min–max) of the runs.\n\n| what | target | measured | runs |\n|---|---|---|---|\n")
+	b.WriteString("# Services, measured\n\nThree nodes with an etcd and a kube-apiserver each, agents, HAProxy and " +
+		"clients share one machine; 10 endpoints per Service. Median (min–max) of the runs.\n\n" +
+		"| what | target | measured | runs |\n|---|---|---|---|\n")
 	for _, f := range figures {
 		target := f.Target
 		if target == "" {

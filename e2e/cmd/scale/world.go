@@ -128,12 +128,14 @@ func (b *scale) off(n *lab.Node) {
 	b.Eventually(10*time.Second, "HAProxy of "+n.Name()+" has ended", func() bool { return len(b.haproxies(n)) == 0 })
 	_, _ = n.Try("nft", "flush", "ruleset") // none there is as good
 	for _, line := range strings.Split(n.Exec("ip", "-o", "-4", "addr", "show", "dev", "eth0"), "\n") {
-		if f := strings.Fields(line); len(f) > 3 && strings.HasPrefix(f[3], subnet+".") && !strings.HasPrefix(f[3], subnet+".0.") {
-			n.Exec("ip", "addr", "flush", "dev", "eth0", "to", fmt.Sprintf("%s.%d.0/20", subnet, firstBlock))
-			n.Exec("ip", "addr", "flush", "dev", "eth0", "to", fmt.Sprintf("%s.%d.0/20", subnet, firstBlock+16))
-			n.Exec("ip", "addr", "flush", "dev", "eth0", "to", fmt.Sprintf("%s.%d.0/20", subnet, firstBlock+32))
-			break
+		f := strings.Fields(line)
+		if len(f) < 4 || !strings.HasPrefix(f[3], subnet+".") || strings.HasPrefix(f[3], subnet+".0.") {
+			continue
 		}
+		for block := firstBlock; block < firstBlock+mostServices>>8; block += 16 {
+			n.Exec("ip", "addr", "flush", "dev", "eth0", "to", fmt.Sprintf("%s.%d.0/20", subnet, block))
+		}
+		break
 	}
 	if err := os.RemoveAll(n.RunDir()); err != nil {
 		b.Fatalf("%v", err)
