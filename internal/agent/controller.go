@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,6 +31,11 @@ type Verdict struct {
 	// Issues are values of the Service that are not used. Lost says, once, why it does
 	// not have an address any more that it had.
 	Issues, Lost []lb.Issue
+	// Left: it is not ours any more, and what we wrote goes; so do the Addresses, which
+	// are ours and still in its status. Nothing else is set.
+	Left bool
+	// Unread: it has no address since the pools are not known. Nothing else is set.
+	Unread bool
 }
 
 // equal says whether writing the one would say nothing new after the other.
@@ -70,13 +76,19 @@ type Controller struct {
 	synced     bool
 	dirty      map[lb.ServiceKey]bool
 	poolsDirty bool
+	// left are Services that may have something of ours and are not ours.
+	left map[lb.ServiceKey]Verdict
 }
+
+// maxLeft bounds what is remembered of Services that left while another node leads.
+const maxLeft = 256
 
 // NewController starts nothing.
 func NewController(opt ControllerOptions) *Controller {
 	return &Controller{
 		opt: opt, wake: make(chan struct{}, 1),
 		services: map[lb.ServiceKey]lb.Service{}, dirty: map[lb.ServiceKey]bool{},
+		left: map[lb.ServiceKey]Verdict{},
 	}
 }
 
@@ -87,8 +99,21 @@ func (c *Controller) SetService(key lb.ServiceKey, s *lb.Service) {
 		delete(c.services, key)
 	} else {
 		c.services[key] = *s
+		delete(c.left, key)
 	}
 	c.dirty[key] = true
+	c.mu.Unlock()
+	c.knock()
+}
+
+// SetLeft takes a Service that is not ours any more, or gone, and the addresses that its
+// status still has; without a UID there is nothing of ours on it.
+func (c *Controller) SetLeft(key lb.ServiceKey, uid string, addrs []netip.Addr) {
+	c.mu.Lock()
+	delete(c.left, key)
+	if uid != "" && len(c.left) < maxLeft {
+		c.left[key] = Verdict{Key: key, UID: uid, Addresses: addrs, Left: true}
+	}
 	c.mu.Unlock()
 	c.knock()
 }
@@ -126,12 +151,17 @@ func (c *Controller) Lead(ctx context.Context) {
 	defer all.Wait()
 	all.Go(func() { t.writer.run(ctx) })
 	c.knock() // what is known already
+	unread := time.NewTimer(unreadAfter)
+	defer unread.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.wake:
 			t.look()
+		case <-unread.C:
+			t.unread = map[lb.ServiceKey]string{}
+			t.tellUnread()
 		}
 	}
 }
@@ -144,6 +174,8 @@ type tenure struct {
 	// replayed: the Services' own addresses were taken over.
 	replayed bool
 	said     map[lb.ServiceKey]Verdict
+	// unread are those told that the pools are not known, by UID; nil before it is time.
+	unread map[lb.ServiceKey]string
 	// freed is what of alloc.Freed those that wait have been tried for.
 	freed uint64
 }
@@ -154,10 +186,11 @@ func (t *tenure) look() {
 	c.mu.Lock()
 	if !c.synced {
 		c.mu.Unlock()
+		t.tellUnread()
 		return
 	}
-	dirty, pools, poolsDirty := c.dirty, c.pools, c.poolsDirty
-	c.dirty, c.poolsDirty = map[lb.ServiceKey]bool{}, false
+	dirty, pools, poolsDirty, left := c.dirty, c.pools, c.poolsDirty, c.left
+	c.dirty, c.poolsDirty, c.left = map[lb.ServiceKey]bool{}, false, map[lb.ServiceKey]Verdict{}
 	if !t.replayed {
 		for key := range c.services {
 			dirty[key] = true
@@ -175,7 +208,25 @@ func (t *tenure) look() {
 		t.setPools(pools, changed)
 	}
 	t.decide(changed)
+	for _, key := range slices.Sorted(maps.Keys(left)) {
+		t.leave(left[key], pools)
+	}
 	t.writer.pools(t.alloc.Stats())
+}
+
+// leave has what is ours taken from a Service that is not. Addresses are ours only if
+// all of them are in pools: another load balancer may have written them since.
+func (t *tenure) leave(v Verdict, pools []lb.Pool) {
+	ours := func(ip netip.Addr) bool {
+		return slices.ContainsFunc(pools, func(p lb.Pool) bool { return p.Contains(ip) })
+	}
+	for _, ip := range v.Addresses {
+		if !ours(ip) {
+			v.Addresses = nil
+			break
+		}
+	}
+	t.writer.service(v)
 }
 
 // setPools takes the pools and adds to changed what loses its address by them.

@@ -56,6 +56,14 @@ func (k *cluster) Service(ctx context.Context, v Verdict) error {
 	if v.Refused != nil {
 		text += " " + string(v.Refused.Reason)
 	}
+	if v.Unread {
+		k.said = append(k.said, text+" unread")
+		k.mu.Unlock()
+		return nil
+	}
+	if v.Left {
+		text += " left " + v.UID
+	}
 	k.said = append(k.said, text)
 	s, ok := k.services[v.Key]
 	if ok {
