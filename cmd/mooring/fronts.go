@@ -14,6 +14,9 @@ import (
 	"mooring.dev/mooring/internal/lb"
 )
 
+// fieldTLS is the annotation that names a Secret.
+const fieldTLS = "mooring.dev/tls-secret"
+
 // secretOf names the Secret of a Service's certificate, which is of its namespace.
 func secretOf(v *lb.Service) string {
 	namespace, _, _ := strings.Cut(string(v.Key), "/")
@@ -43,6 +46,7 @@ func (s *services) onCertificate(secret string, pem []byte, err error) {
 	s.untold[secret] = text
 	s.mu.Unlock()
 	knock(s.fronts)
+	knock(s.unsaid)
 }
 
 // wantCertificates follows the Secrets that Services name.
@@ -67,6 +71,7 @@ func (s *services) wantCertificates(all []lb.Service) {
 	}
 	s.mu.Unlock()
 	s.certificates.Want(secrets)
+	knock(s.unsaid)
 }
 
 // serveFronts keeps HAProxy at the newest wish.
@@ -99,9 +104,37 @@ func (s *services) setFronts(ctx context.Context, fronts []lb.Frontend, pools bo
 		return s.proxy.Stop(ctx)
 	}
 	c := haproxy.Config{Name: "services", Frontends: fronts, MaxConn: s.n.cfg.Services.MaxConnections}
+	c.Metrics = true
 	c.Peers, c.Local = s.peersOf(s.n.members())
 	_, err := s.proxy.Set(ctx, c)
 	return err
+}
+
+// holdBack has this node say that it does not serve the groups it does not hold, a port
+// of which waits for its HAProxy's reload: who is moved here meanwhile would be refused.
+// The state after the reload ends it.
+func (s *services) holdBack(pending []string) {
+	if len(pending) == 0 {
+		return
+	}
+	waits, late := map[string]bool{}, map[netip.Addr]bool{}
+	for _, name := range pending {
+		waits[name] = true
+	}
+	all, _, _ := s.snapshot()
+	for i := range all {
+		if slices.ContainsFunc(all[i].Ports, func(p lb.ServicePort) bool { return waits[lb.FrontendName(all[i].Key, p.Port)] }) {
+			for _, ip := range all[i].Has {
+				late[ip] = true
+			}
+		}
+	}
+	for _, sh := range *s.open.Load() {
+		if sh.agent.Status().State == election.Standby.String() &&
+			slices.ContainsFunc(sh.agent.VIPs(), func(a lb.Address) bool { return late[a.IP] }) {
+			sh.agent.Deliver(election.Health{OK: false})
+		}
+	}
 }
 
 // skipped says which Services HAProxy leaves out, and why, as far as a line goes.

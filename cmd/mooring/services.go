@@ -31,6 +31,10 @@ type services struct {
 	certificates *kube.Certificates
 	// wake and fronts have one slot each: something has changed.
 	wake, fronts chan struct{}
+	// unsaid has one slot too: which Services are not served here may be another thing.
+	unsaid chan struct{}
+	// conditions is how that is said.
+	conditions *kube.StatusWriter
 
 	mu     sync.Mutex
 	known  map[lb.ServiceKey]lb.Service
@@ -66,7 +70,7 @@ func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *servic
 	s := &services{
 		n: n, proxy: proxy,
 		controller: agent.NewController(agent.ControllerOptions{Verdicts: verdicts, Log: n.log}),
-		wake:       make(chan struct{}, 1), fronts: make(chan struct{}, 1),
+		wake:       make(chan struct{}, 1), fronts: make(chan struct{}, 1), unsaid: make(chan struct{}, 1),
 		known: map[lb.ServiceKey]lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
 		untold: map[string]string{}, peers: map[string]hello.Change{},
 		told: [3]election.Event{election.Carrier{Up: true}, election.Taints{}, election.Health{OK: true}},
@@ -123,7 +127,7 @@ func (s *services) snapshot() ([]lb.Service, []lb.Pool, bool) {
 			secret := secretOf(&v)
 			v.Front.TLS = s.tls[secret]
 			if why := s.untold[secret]; why != "" {
-				v.Issues = append(slices.Clone(v.Issues), lb.Issue{Field: "mooring.dev/tls-secret", Problem: why})
+				v.Issues = append(slices.Clone(v.Issues), lb.Issue{Field: fieldTLS, Problem: why})
 			}
 		}
 		all = append(all, v)
