@@ -97,7 +97,7 @@ func TestServicesStructure(t *testing.T) {
 		{"one drains", true, func(c *Config) { c.Frontends[3].Backends[0].Drain = true }},
 		{"a peer that nobody needs", false, func(c *Config) { c.Peers = c.Peers[1:] }},
 		{"maxconn", false, func(c *Config) { c.MaxConn++ }},
-		{"metrics", false, func(c *Config) { c.Metrics = netip.AddrPort{} }},
+		{"metrics", false, func(c *Config) { c.Metrics = false }},
 		{"a bind", false, func(c *Config) { c.Frontends[0].Binds = addrPorts("192.0.2.20:81") }},
 		{"a frontend less", false, func(c *Config) { c.Frontends = c.Frontends[1:] }},
 		{"balance", false, front(func(f *lb.Front) { f.Balance = lb.RoundRobin })},

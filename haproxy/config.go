@@ -34,9 +34,9 @@ type Config struct {
 	Peers []Peer
 	// Local is this node's name in Peers.
 	Local string
-	// Metrics is where HAProxy's own exporter for Prometheus answers, with the path
-	// /metrics; the zero value is nowhere.
-	Metrics netip.AddrPort
+	// Metrics has HAProxy's own exporter for Prometheus answer, on a socket in Dir:
+	// see ServeMetrics. A port would be one more that somebody else may have.
+	Metrics bool
 
 	// files is a digest of the contents of the files that checks refer to, so
 	// that a renewed certificate makes another structure and thus a reload.
@@ -67,6 +67,7 @@ const (
 	fileMaster = "master.sock"
 	fileStats  = "stats.sock"
 	fileHealth = "health.sock"
+	fileExport = "metrics.sock"
 	fileStates = "servers.state"
 )
 

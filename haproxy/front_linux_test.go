@@ -6,8 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -329,19 +332,76 @@ func TestEveryOptionAtRunTime(t *testing.T) {
 	}
 }
 
+// TestServiceMetrics: a scrape tells a Service by its name, also by the longest, from
+// before the first change to after a reload; without HAProxy it says why not.
 func TestServiceMetrics(t *testing.T) {
-	s := newSvc(t, front("web", "192.0.2.10:80", startPods(t, 1, 1), nil))
-	s.cfg.Metrics = netip.MustParseAddrPort("127.0.0.1:9101")
-	s.set(s.proxy())
-	for path, want := range map[string]string{"/metrics": `haproxy_backend_active_servers{proxy="be_web"} 1`, "/": ""} {
-		resp, err := http.Get("http://127.0.0.1:9101" + path)
-		if err != nil {
-			t.Fatal(err)
+	s := newSvc(t, front("shop_web_80", "192.0.2.10:80", startPods(t, 1, 1), nil))
+	s.cfg.Metrics = true
+	p := s.proxy()
+	scrape := func(query string) (int, string) {
+		w := httptest.NewRecorder()
+		p.ServeMetrics(w, httptest.NewRequest(http.MethodGet, "/metrics/services"+query, nil))
+		return w.Code, w.Body.String()
+	}
+	if code, text := scrape(""); code != http.StatusServiceUnavailable || !strings.Contains(text, "does not answer") {
+		t.Errorf("before HAProxy runs: %d %s", code, text)
+	}
+	s.set(p)
+	if _, line := visit("", "192.0.2.10:80"); !strings.HasPrefix(line, "p1") {
+		t.Fatalf("answered %q", line)
+	}
+	holds := func(when, text string, lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			if !strings.Contains(text, line) {
+				t.Errorf("%s: no %s in\n%.2000s", when, line, text)
+			}
 		}
-		text, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if !strings.Contains(string(text), want) || (resp.StatusCode == 200) != (want != "") {
-			t.Errorf("%s: %d", path, resp.StatusCode)
-		}
+	}
+	code, text := scrape("")
+	holds("all", text, `haproxy_frontend_sessions_total{proxy="fe_shop_web_80"} 1`,
+		`haproxy_backend_active_servers{proxy="be_shop_web_80"} 1`,
+		`haproxy_server_sessions_total{proxy="be_shop_web_80",server="s-127-0-1-1-8080"} 1`)
+	if code != http.StatusOK {
+		t.Errorf("%d", code)
+	}
+	if _, text = scrape("?scope=frontend"); strings.Contains(text, "haproxy_server_") || !strings.Contains(text,
+		"fe_shop") {
+		t.Errorf("frontends only:\n%.2000s", text)
+	}
+	long := front(longName, "192.0.2.10:81", startPods(t, 2, 1), func(f *lb.Front) {
+		f.Affinity, f.Rate = time.Minute, 100
+		f.Check.Kind = lb.CheckTCP
+	})
+	s.cfg.Frontends = append(s.cfg.Frontends, long)
+	s.set(p)
+	_, text = scrape("")
+	holds("after a reload", text, `{proxy="fe_shop_web_80"}`, `haproxy_backend_active_servers{proxy="be_`+longName+`"} 1`)
+	if list, err := p.Servers(t.Context(), longName); err != nil || len(list) != 1 {
+		t.Errorf("servers of the longest name: %+v %v", list, err)
+	}
+}
+
+// TestNoExporter: a HAProxy that was built without one serves all the same.
+func TestNoExporter(t *testing.T) {
+	s := newSvc(t, front("shop_web_80", "192.0.2.10:80", startPods(t, 1, 1), nil))
+	s.cfg.Metrics = true
+	real, err := exec.LookPath("haproxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := filepath.Join(t.TempDir(), "plain")
+	script := "#!/bin/sh\nif [ \"$1\" = -vv ]; then echo 'Available services : none'; exit; fi\nexec " + real + " \"$@\"\n"
+	if err := os.WriteFile(plain, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := s.proxy()
+	p.binary = plain
+	s.set(p)
+	if _, line := visit("", "192.0.2.10:80"); !strings.HasPrefix(line, "p1") {
+		t.Errorf("answered %q", line)
+	}
+	if text, _ := os.ReadFile(s.cfg.file(fileConfig)); strings.Contains(string(text), "prometheus") {
+		t.Error("it is asked for what it has not")
 	}
 }

@@ -32,7 +32,7 @@ func Lint(text string) error {
 
 // reRateLimit is the one line of ours that the library does not know, as
 // directives writes it.
-var reRateLimit = regexp.MustCompile(`^frontend fe_[a-z0-9-]+: rate-limit [0-9]+ sessions$`)
+var reRateLimit = regexp.MustCompile(`^frontend fe_[a-z0-9_-]+: rate-limit [0-9]+ sessions$`)
 
 // directives counts the lines of a configuration, each as "section: words in
 // order of the alphabet": the parser may write options in another order.

@@ -72,9 +72,6 @@ func renderPeers(b *strings.Builder, list []Peer) {
 // extraBinds are the addresses bound besides those of frontends.
 func (c Config) extraBinds() []netip.AddrPort {
 	var out []netip.AddrPort
-	if c.Metrics.IsValid() {
-		out = append(out, c.Metrics)
-	}
 	for _, p := range c.Peers {
 		if c.meshed() && p.Name == c.Local {
 			out = append(out, p.Addr)

@@ -96,15 +96,15 @@ frontend health
   timeout client 5s
   monitor-uri /healthz
 `, c.file(fileHealth))
-	if c.Metrics.IsValid() {
+	if c.Metrics {
 		fmt.Fprintf(b, `
 frontend metrics
   mode http
-  bind %s
+  bind unix@%s mode 600
   timeout client 10s
   http-request use-service prometheus-exporter if { path /metrics }
   http-request return status 404
-`, c.Metrics)
+`, c.file(fileExport))
 	}
 	if c.meshed() {
 		renderPeers(b, c.Peers)

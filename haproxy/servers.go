@@ -9,19 +9,20 @@ import (
 // ServerState is a server of a frontend as HAProxy sees it.
 type ServerState struct {
 	// Name is ServerName of the backend's address.
-	Name string
+	Name string `json:"name"`
 	// Status is UP, DOWN, DRAIN, MAINT, "no check" and so on, Check the last check's
 	// result (L4OK, L7STS …) or "" without a check (management.txt §9.1).
-	Status, Check string
+	Status string `json:"status"`
+	Check  string `json:"check,omitempty"`
 	// Sessions are the connections that it has now.
-	Sessions int
+	Sessions int `json:"sessions"`
 }
 
 // Servers asks HAProxy for the servers of one frontend, sorted by name, for people
 // and for what explains a Service. A frontend that HAProxy does not have is an
 // error.
 func (p *Proxy) Servers(ctx context.Context, frontend string) ([]ServerState, error) {
-	if !reName.MatchString(frontend) {
+	if !reFrontend.MatchString(frontend) {
 		return nil, fieldErr("frontend", frontend, "use the name of a frontend")
 	}
 	c := Config{Dir: p.dir}

@@ -65,7 +65,7 @@ func services4test() Config {
 			{Name: "node-b.example", Addr: netip.MustParseAddrPort("10.0.0.2:10240")},
 			{Name: "node-a", Addr: netip.MustParseAddrPort("[2001:db8::a]:10240")},
 		},
-		Local: "node-a", Metrics: netip.MustParseAddrPort("127.0.0.1:9101"),
+		Local: "node-a", Metrics: true,
 		Frontends: []lb.Frontend{
 			service("plain", "192.0.2.20:80", nil), drained, empty,
 			service("full", "[2001:db8::10]:443", full),
@@ -89,9 +89,9 @@ func TestRenderServicesGolden(t *testing.T) {
 	if err := Lint(text); err != nil {
 		t.Error(err)
 	}
-	// Without affinity nobody needs peers, and without metrics no port.
+	// Without affinity nobody needs peers, and without metrics no socket.
 	few := services4test()
-	few.Metrics, few.Frontends = netip.AddrPort{}, few.Frontends[:1]
+	few.Metrics, few.Frontends = false, few.Frontends[:1]
 	if text, err = Render(few); err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,6 @@ func texts() map[string]func(*Config, string) {
 		"Peers[0].Name":                 func(c *Config, s string) { c.Peers[0].Name = s },
 		"Local":                         func(c *Config, s string) { c.Local = s },
 		"Peers[0].Addr":                 func(c *Config, s string) { c.Peers[0].Addr = zoned(s) },
-		"Metrics":                       func(c *Config, s string) { c.Metrics = zoned(s) },
 		"Frontends[3].Name":             func(c *Config, s string) { c.Frontends[3].Name = s },
 		"Frontends[3].Binds[0]":         func(c *Config, s string) { c.Frontends[3].Binds[0] = zoned(s) },
 		"Frontends[3].Backends[0].Name": func(c *Config, s string) { c.Frontends[3].Backends[0].Name = s },
@@ -37,7 +36,7 @@ func texts() map[string]func(*Config, string) {
 
 // mayBeEmpty are the texts whose empty value means something.
 var mayBeEmpty = map[string]bool{
-	"Metrics": true, "Frontends[3].Front.TLS": true, "Frontends[3].Front.Balance": true,
+	"Frontends[3].Front.TLS": true, "Frontends[3].Front.Balance": true,
 	"Frontends[3].Front.Check.Kind": true, "Frontends[3].Front.Check.Path": true, "Frontends[3].Front.Check.Host": true,
 }
 
@@ -61,6 +60,9 @@ func TestHostileServiceStringsAreRefused(t *testing.T) {
 	}
 }
 
+// longName is the longest name that lb.FrontendName gives.
+var longName = strings.Repeat("n", 63) + "_" + strings.Repeat("s", 63) + "_65535"
+
 func TestValidateServices(t *testing.T) {
 	front := func(change func(*lb.Front)) func(*Config) {
 		return func(c *Config) { change(c.Frontends[3].Front) }
@@ -76,7 +78,11 @@ func TestValidateServices(t *testing.T) {
 		{"peer twice", "Peers[1].Name", func(c *Config) { c.Peers[1].Name = c.Peers[0].Name }},
 		{"peer address twice", "Peers[1].Addr", func(c *Config) { c.Peers[1].Addr = c.Peers[0].Addr }},
 		{"too many peers", "Peers", func(c *Config) { c.Peers = make([]Peer, maxPeers+1) }},
-		{"metrics everywhere", "Metrics", func(c *Config) { c.Metrics = netip.MustParseAddrPort("0.0.0.0:1") }},
+		{"the name of a Service's port", "", func(c *Config) { c.Frontends[0].Name = longName }},
+		{"two names and no port", "Frontends[0].Name", func(c *Config) { c.Frontends[0].Name = "shop_web" }},
+		{"an empty namespace", "Frontends[0].Name", func(c *Config) { c.Frontends[0].Name = "_web_80" }},
+		{"a long namespace", "Frontends[0].Name", func(c *Config) { c.Frontends[0].Name = "n" + longName }},
+		{"a port of words", "Frontends[0].Name", func(c *Config) { c.Frontends[0].Name = "shop_web_http" }},
 		{"an API server among them", "Frontends[7]", func(c *Config) {
 			c.Frontends = append(c.Frontends, example().Frontends...)
 		}},
@@ -84,7 +90,6 @@ func TestValidateServices(t *testing.T) {
 		{"an address twice", "Frontends[3]", func(c *Config) {
 			c.Frontends[3].Name, c.Frontends[3].Binds = "zzz", addrPorts("[::ffff:192.0.2.20]:80")
 		}},
-		{"the metrics' address", "Frontends[0]", func(c *Config) { c.Frontends[0].Binds = addrPorts("127.0.0.1:9101") }},
 		{"a peer's address", "Frontends[0]", func(c *Config) { c.Frontends[0].Binds = addrPorts("[2001:db8::a]:10240") }},
 		{"a circle", "Frontends[0]", func(c *Config) { c.Frontends[0].Backends[0] = at("192.0.2.22:1") }},
 		{"no bind", "Frontends[0].Binds", func(c *Config) { c.Frontends[0].Binds = nil }},

@@ -29,6 +29,8 @@ type services struct {
 	live *wish
 	// began is when the worker began to serve, reloaded the last reload's begin.
 	began, reloaded time.Time
+	// exporter says whether the binary has one, nil while that is not known.
+	exporter *bool
 }
 
 // refusal is HAProxy's word on a block with its certificate as it was then.
@@ -45,6 +47,7 @@ var errOther = errors.New("haproxy: HAProxy runs another configuration than it w
 
 // prepareServices makes ready what can be served of c, a Config of Services.
 func (p *Proxy) prepareServices(c Config, limit uint64) (*wish, error) {
+	c.Metrics = c.Metrics && p.exports()
 	ready := compile(c, p.cache)
 	p.cache = ready.cache
 	certs := p.loadCerts(ready)
@@ -92,7 +95,7 @@ func (p *Proxy) dropTaken(c *compiled) error {
 		}
 		if !bound[a] && bindMissing(a) {
 			// HAProxy would not start for it, and nothing would be served.
-			return fmt.Errorf("haproxy: %s, for peers or metrics, is no address of this host (yet); "+
+			return fmt.Errorf("haproxy: %s, for peers, is no address of this host (yet); "+
 				"give one that is, or none", a)
 		}
 	}

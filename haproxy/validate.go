@@ -31,12 +31,17 @@ func (e *FieldError) Error() string {
 // expands $VARIABLES, knows quotes, backslashes and #, and its socket runs
 // what follows a semicolon, so a list of what is forbidden would have gaps.
 var (
-	reName     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	reName     = regexp.MustCompile(`^` + label + `$`)
+	reFrontend = regexp.MustCompile(`^` + label + `(_` + label + `_[0-9]{1,5})?$`)
 	reBackend  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 	reHost     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 	reFile     = regexp.MustCompile(`^/[A-Za-z0-9/._-]{1,254}$`)
 	reHTTPPath = regexp.MustCompile(`^/[A-Za-z0-9/._~?=&-]{0,254}$`)
 )
+
+// label is a DNS label (RFC 1123), of which the names of Services' frontends have two
+// and a port (lb.FrontendName).
+const label = `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`
 
 // maxDir leaves room in sockaddr_un (108 bytes, unix(7)) for the longest file
 // name and for the suffix ".PID.tmp" that HAProxy binds under at first.
@@ -78,11 +83,6 @@ func (c Config) validateGlobal() error {
 	}
 	if c.Threads < 0 || c.Threads > 64 {
 		return fieldErr("Threads", fmt.Sprint(c.Threads), "use 0 (default) to 64")
-	}
-	if c.Metrics != (netip.AddrPort{}) {
-		if err := checkAddr("Metrics", c.Metrics); err != nil {
-			return err
-		}
 	}
 	for i, f := range c.Frontends {
 		if (f.Front == nil) == c.forServices() {
@@ -151,8 +151,8 @@ func validateFrontend(at string, f lb.Frontend) error {
 
 // validateListening checks name and addresses of a frontend of either kind.
 func validateListening(at string, f lb.Frontend) error {
-	if !reName.MatchString(f.Name) {
-		return fieldErr(at+".Name", f.Name, "use 1 to 63 of a-z, 0-9 and -")
+	if !reFrontend.MatchString(f.Name) {
+		return fieldErr(at+".Name", f.Name, "use 1 to 63 of a-z, 0-9 and -, or NAMESPACE_NAME_PORT of such")
 	}
 	if len(f.Binds) == 0 {
 		return fieldErr(at+".Binds", "", "give at least one address and port")

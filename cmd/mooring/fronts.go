@@ -13,9 +13,11 @@ import (
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/haproxy"
-	"mooring.dev/mooring/internal/kube"
 	"mooring.dev/mooring/internal/lb"
 )
+
+// fieldTLS is the annotation that names a Secret.
+const fieldTLS = "mooring.dev/tls-secret"
 
 // secretOf names the Secret of a Service's certificate, which is of its namespace.
 func secretOf(v *lb.Service) string {
@@ -46,6 +48,7 @@ func (s *services) onCertificate(secret string, pem []byte, err error) {
 	s.untold[secret] = text
 	s.mu.Unlock()
 	knock(s.fronts)
+	knock(s.unsaid)
 }
 
 // wantCertificates follows the Secrets that Services name.
@@ -70,6 +73,7 @@ func (s *services) wantCertificates(all []lb.Service) {
 	}
 	s.mu.Unlock()
 	s.certificates.Want(secrets)
+	knock(s.unsaid)
 }
 
 // serveFronts keeps HAProxy at the newest wish.
@@ -162,6 +166,7 @@ func (s *services) setFronts(ctx context.Context, fronts []lb.Frontend, pools bo
 		return errors.Join(kept, s.proxy.Stop(ctx))
 	}
 	c := haproxy.Config{Name: "services", Frontends: fronts, MaxConn: s.n.cfg.Services.MaxConnections}
+	c.Metrics = true
 	c.Peers, c.Local = s.peersOf(s.n.members())
 	state, err := s.proxy.Set(ctx, c)
 	if err == nil || !state.Serving {
@@ -170,63 +175,49 @@ func (s *services) setFronts(ctx context.Context, fronts []lb.Frontend, pools bo
 	return errors.Join(kept, err)
 }
 
-// refused is a Service's port that HAProxy leaves out here.
-type refused struct {
-	key  lb.ServiceKey
-	uid  string
-	port uint16
-	why  string
-}
-
-func (r refused) String() string { return fmt.Sprintf("port %d is not served here: %s", r.port, r.why) }
-
-// refusedOf finds the Services whose frontends are left out, in order.
-func (s *services) refusedOf(fronts map[string]string) []refused {
-	if len(fronts) == 0 {
-		return nil
+// holdBack has this node say that it does not serve the groups it does not hold, a port
+// of which waits for its HAProxy's reload: who is moved here meanwhile would be refused.
+// The state after the reload ends it.
+func (s *services) holdBack(pending []string) {
+	if len(pending) == 0 {
+		return
+	}
+	waits, late := map[string]bool{}, map[netip.Addr]bool{}
+	for _, name := range pending {
+		waits[name] = true
 	}
 	all, _, _ := s.snapshot()
-	var out []refused
-	for _, v := range all {
-		for _, p := range v.Ports {
-			if why := fronts[lb.FrontendName(v.Key, p.Port)]; why != "" && p.Protocol == lb.TCP {
-				out = append(out, refused{v.Key, v.UID, p.Port, why})
+	for i := range all {
+		if slices.ContainsFunc(all[i].Ports, func(p lb.ServicePort) bool { return waits[lb.FrontendName(all[i].Key, p.Port)] }) {
+			for _, ip := range all[i].Has {
+				late[ip] = true
 			}
 		}
 	}
-	return out
+	for _, sh := range *s.open.Load() {
+		if sh.proxied.Load() && sh.agent.Status().State == election.Standby.String() &&
+			slices.ContainsFunc(sh.agent.VIPs(), func(a lb.Address) bool { return late[a.IP] }) {
+			sh.agent.Deliver(election.Health{OK: false})
+		}
+	}
 }
 
 // skipped says which Services HAProxy leaves out, and why, as far as a line goes.
-func skipped(list []refused) string {
+func (s *services) skipped(fronts map[string]string) string {
 	const most = 5
+	all, _, _ := s.snapshot()
 	var out []string
-	for _, r := range list[:min(len(list), most)] {
-		out = append(out, fmt.Sprintf("Service %s, %s", r.key, r))
-	}
-	if len(list) > most {
-		out = append(out, fmt.Sprintf("and %d more", len(list)-most))
-	}
-	return strings.Join(out, "; ")
-}
-
-// tellRefused makes an Event of each that is new: the Service's owner sees it with the
-// Service, whoever looks after the node with `mooring status`.
-func (s *services) tellRefused(list []refused) {
-	told := make(map[refused]bool, len(list))
-	s.mu.Lock()
-	before := s.refused
-	for _, r := range list {
-		told[r] = true
-	}
-	s.refused = told
-	s.mu.Unlock()
-	for _, r := range list {
-		if !before[r] {
-			s.n.reporter.Report(kube.Note{About: kube.AboutService(r.key, r.uid), Type: kube.Warning, Reason: "PortNotServed",
-				Message: fmt.Sprintf("on node %s %s", s.n.cfg.Node, r)})
+	for _, v := range all {
+		for _, p := range v.Ports {
+			if why := fronts[lb.FrontendName(v.Key, p.Port)]; why != "" {
+				out = append(out, fmt.Sprintf("Service %s, port %d is not served here: %s", v.Key, p.Port, why))
+			}
 		}
 	}
+	if len(out) > most {
+		out = append(out[:most], fmt.Sprintf("and %d more", len(out)-most))
+	}
+	return strings.Join(out, "; ")
 }
 
 // peersOf are the members' HAProxies, which tell each other which server a client has,

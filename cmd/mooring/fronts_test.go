@@ -155,7 +155,7 @@ func TestCertificateOfAService(t *testing.T) {
 	if got := fronts(); len(got) != 1 || got[0].Front.TLS != file {
 		t.Errorf("after a bad one: %+v", got)
 	}
-	if r := s.reports("shop/web"); len(r) != 1 || len(r[0].Issues) != 1 || !strings.Contains(r[0].Issues[0].Problem, "do not fit") {
+	if r := s.reports(t.Context(), "shop/web"); len(r) != 1 || len(r[0].Issues) != 1 || !strings.Contains(r[0].Issues[0].Problem, "do not fit") {
 		t.Errorf("and it says %+v", r)
 	}
 }
@@ -199,13 +199,12 @@ func reporter(t *testing.T) *kube.Reporter {
 // TestSkipped: what HAProxy leaves out is told by the Service's name.
 func TestSkipped(t *testing.T) {
 	s, n := shopServices(t)
-	n.reporter = reporter(t)
-	if got := skipped(s.refusedOf(nil)); got != "" {
+	if got := s.skipped(nil); got != "" {
 		t.Errorf("nothing left out: %q", got)
 	}
 	why := map[string]string{lb.FrontendName("shop/web", 80): "port 80 is taken by process 17"}
 	want := "Service shop/web, port 80 is not served here: port 80 is taken by process 17"
-	if got := skipped(s.refusedOf(why)); got != want {
+	if got := s.skipped(why); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for i := range 9 {
@@ -213,37 +212,16 @@ func TestSkipped(t *testing.T) {
 		s.onService(key, &lb.Service{Key: key, Ports: []lb.ServicePort{{Protocol: lb.TCP, Port: 80}}})
 		why[lb.FrontendName(key, 80)] = "taken"
 	}
-	if got := skipped(s.refusedOf(why)); strings.Count(got, ";") != 5 || !strings.HasSuffix(got, "and 5 more") {
+	if got := s.skipped(why); strings.Count(got, ";") != 5 || !strings.HasSuffix(got, "and 5 more") {
 		t.Errorf("many: %q", got)
 	}
 	n.onServicesProxy(lb.ProxyState{Skipped: why})
-	if n.complaints["services-skipped"] == "" || len(s.refused) != 10 {
-		t.Errorf("complaint %q, %d told", n.complaints["services-skipped"], len(s.refused))
+	if n.complaints["services-skipped"] == "" {
+		t.Error("nobody complains")
 	}
 	n.onServicesProxy(lb.ProxyState{})
-	if n.complaints["services-skipped"] != "" || len(s.refused) != 0 {
+	if n.complaints["services-skipped"] != "" {
 		t.Error("the complaint stays")
-	}
-}
-
-// TestReports: what the socket says of a Service.
-func TestReports(t *testing.T) {
-	s, _ := shopServices(t)
-	s.onService("shop/dns", &lb.Service{Key: "shop/dns", DataPath: lb.DataPathDirect, Local: true})
-	all := s.reports("")
-	if len(all) != 2 || all[0].Service != "shop/dns" || len(all[0].Addresses) != 0 {
-		t.Fatalf("all: %+v", all)
-	}
-	web := s.reports("shop/web")
-	if len(web) != 1 || web[0].Addresses[0].Pool != "lan" || web[0].Addresses[0].Group != "pool-lan-0" || web[0].Addresses[0].State != "" {
-		t.Errorf("one: %+v", web)
-	}
-	p := web[0].Ports[0]
-	if strings.Join(p.Ready, " ") != "10.244.1.2:8080 on n1" || strings.Join(p.Draining, " ") != "10.244.2.2:8080 on n2" {
-		t.Errorf("its endpoints: %+v", p)
-	}
-	if got := s.reports("shop/none"); len(got) != 0 {
-		t.Errorf("one that is not there: %+v", got)
 	}
 }
 

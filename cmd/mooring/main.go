@@ -19,8 +19,9 @@ const usage = `mooring keeps a Kubernetes cluster's addresses.
 
   mooring agent --config FILE         run on this node (static pod or systemd)
   mooring status [services]           who holds the VIPs, since when and why
-  mooring explain service NS/NAME     what a Service has, who serves it and what is wrong
+  mooring explain service NS/NAME     what a Service has and why, and what its clients meet
   mooring move --to NODE              planned move; run it on the holder
+  mooring move service NS/NAME --to NODE   the same of a Service's addresses
   mooring drain NODE [--undo]         hands its VIPs over and keeps them off it
   mooring config check|minimal|reference [FILE]
   mooring manifest rbac|rbac-services|addresspools|namespace|static-pod|mooring.service

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,8 @@ import (
 type stand struct {
 	agent *agent.Agent
 	begun time.Time
+	// last was said by hello.
+	last atomic.Pointer[map[string]election.Say]
 	// swap answers a hand-over; nil never does.
 	swap func(election.Swap)
 }
@@ -32,7 +35,7 @@ func (s *stand) Set(_ context.Context, h lb.Holding) (lb.Held, error) {
 	return lb.Held{Begun: s.now(), Have: h.Addresses}, nil
 }
 func (s *stand) Probe(context.Context, []lb.Address, bool) ([]lb.Answer, error) { return nil, nil }
-func (s *stand) Say(map[string]election.Say)                                    {}
+func (s *stand) Say(says map[string]election.Say)                               { s.last.Store(&says) }
 func (s *stand) Beat(lb.Instant)                                                {}
 func (s *stand) Announce(context.Context, []lb.Address) error                   { return nil }
 func (s *stand) Forward(context.Context, []lb.Forward) error                    { return nil }
@@ -52,6 +55,14 @@ func (s *stand) Do(act election.Action) {
 			go s.swap(act)
 		}
 	}
+}
+
+// said is what its hellos say of the group.
+func (s *stand) said() election.Say {
+	if all := s.last.Load(); all != nil {
+		return (*all)[group]
+	}
+	return election.Say{}
 }
 
 // saw delivers a look at the record a moment later.

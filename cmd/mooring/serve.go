@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/internal/agent"
 	"mooring.dev/mooring/internal/lb"
 )
@@ -25,6 +24,7 @@ func (n *node) serveMetrics(ctx context.Context) error {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		promhttp.HandlerFor(n.sources(), promhttp.HandlerOpts{}).ServeHTTP(w, r)
 	})
+	mux.HandleFunc("GET /metrics/services", n.serviceMetrics)
 	mux.HandleFunc("GET /healthz", verdict(n.healthy))
 	mux.HandleFunc("GET /readyz", verdict(n.ready))
 	l, err := net.Listen("tcp", n.cfg.Metrics.Bind.String())
@@ -57,6 +57,19 @@ func (n *node) sources() prometheus.Gatherers {
 	return out
 }
 
+// noServices is the answer of a node that has none.
+const noServices = "this node serves no Services: set services.enabled"
+
+// serviceMetrics answers with those of the Services' HAProxy, which names its
+// frontends after them.
+func (n *node) serviceMetrics(w http.ResponseWriter, r *http.Request) {
+	if n.services == nil {
+		http.Error(w, noServices, http.StatusNotFound)
+		return
+	}
+	n.services.proxy.ServeMetrics(w, r)
+}
+
 // healthy says whether every group's loop runs and what is held is really held.
 func (n *node) healthy() error {
 	for _, a := range n.agents() {
@@ -78,7 +91,6 @@ func (n *node) ready() error {
 // serveSocket answers `mooring status` and `mooring move` until ctx ends. Only
 // root reaches it.
 func (n *node) serveSocket(ctx context.Context) error {
-	a := n.agent
 	path := filepath.Join(n.cfg.RunDir, socketName)
 	_ = os.Remove(path) // of a dead agent: the lock file proves that it is dead
 	l, err := net.Listen("unix", path)
@@ -93,20 +105,11 @@ func (n *node) serveSocket(ctx context.Context) error {
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		_ = enc.Encode(n.report(a))
+		_ = enc.Encode(n.report(n.agent))
 	})
-	mux.HandleFunc("GET /services", func(w http.ResponseWriter, r *http.Request) {
-		if n.services == nil {
-			http.Error(w, "this node serves no Services: set services.enabled", http.StatusNotFound)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(n.services.reports(lb.ServiceKey(r.URL.Query().Get("name"))))
-	})
+	mux.HandleFunc("GET /services", n.listServices)
 	mux.HandleFunc("POST /move", func(w http.ResponseWriter, r *http.Request) {
-		text, err := moveTo(r.Context(), a, r.URL.Query().Get("to"))
+		text, err := n.move(r.Context(), lb.ServiceKey(r.URL.Query().Get("service")), r.URL.Query().Get("to"))
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusConflict)
 			return
@@ -139,37 +142,14 @@ func verdict(check func() error) http.HandlerFunc {
 	}
 }
 
-// moveTo asks for a planned move and waits until it is over.
-func moveTo(ctx context.Context, a *agent.Agent, to string) (string, error) {
-	if a == nil {
-		return "", errors.New("this node has no VIP of the API server: run this where it is held")
+// listServices answers GET /services, of one Service if the query has its name.
+func (n *node) listServices(w http.ResponseWriter, r *http.Request) {
+	if n.services == nil {
+		http.Error(w, noServices, http.StatusNotFound)
+		return
 	}
-	before := a.Status()
-	if before.HeldFor == 0 {
-		return "", fmt.Errorf("%s does not hold the VIPs: run this on %s", before.Node, orNone(before.Holder))
-	}
-	asked := time.Now()
-	a.Deliver(election.Ask{To: to, Cause: election.CauseMove})
-	deadline := time.After(8 * time.Second)
-	for {
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-deadline:
-			return "", errors.New("no end of the move within 8 s: see mooring status")
-		case <-time.After(20 * time.Millisecond):
-		}
-		for _, m := range a.Status().Moves {
-			if m.At.Before(asked) {
-				break
-			}
-			switch m.Reason {
-			case election.GaveUp:
-				return fmt.Sprintf("moved to %s in %s", m.Node, m.Took.Round(time.Millisecond)), nil
-			case election.MoveDropped, election.MoveUndone, election.NoCandidate:
-				return "", fmt.Errorf("%s %s: %s", m.Reason, m.Node, orNone(m.Detail))
-			default:
-			}
-		}
-	}
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(n.services.reports(r.Context(), lb.ServiceKey(r.URL.Query().Get("name"))))
 }

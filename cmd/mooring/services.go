@@ -32,6 +32,10 @@ type services struct {
 	certificates *kube.Certificates
 	// wake and fronts have one slot each: something has changed.
 	wake, fronts chan struct{}
+	// unsaid has one slot too: which Services are not served here may be another thing.
+	unsaid chan struct{}
+	// conditions is how that is said.
+	conditions *kube.StatusWriter
 
 	mu     sync.Mutex
 	known  map[lb.ServiceKey]*lb.Service // never changed, only replaced
@@ -43,8 +47,6 @@ type services struct {
 	// tls are the files of the certificates that Services terminate with, by Secret,
 	// untold what is wrong with a Secret.
 	tls, untold map[string]string
-	// refused are the ports that HAProxy leaves out here, as told.
-	refused map[refused]bool
 	// leaving: every group was asked to hand over, none begins any more.
 	leaving bool
 	// peers, the links without carrier, taints and the health of HAProxy are what new
@@ -73,7 +75,7 @@ type services struct {
 func newServices(n *node, proxy *haproxy.Proxy, verdicts agent.Verdicts) *services {
 	s := &services{
 		n: n, proxy: proxy, shifts: newShifts(haproxy.NewRedirects(haproxy.RedirectOptions{Log: n.log, Services: true})),
-		wake: make(chan struct{}, 1), fronts: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), fronts: make(chan struct{}, 1), unsaid: make(chan struct{}, 1),
 		known: map[lb.ServiceKey]*lb.Service{}, shares: map[string]*share{}, tls: map[string]string{},
 		untold: map[string]string{}, peers: map[string]hello.Change{},
 		health: election.Health{OK: true},
@@ -137,7 +139,7 @@ func (s *services) snapshot() ([]lb.Service, []lb.Pool, bool) {
 			secret := secretOf(&v)
 			v.Front.TLS = s.tls[secret]
 			if why := s.untold[secret]; why != "" {
-				v.Issues = append(slices.Clone(v.Issues), lb.Issue{Field: "mooring.dev/tls-secret", Problem: why})
+				v.Issues = append(slices.Clone(v.Issues), lb.Issue{Field: fieldTLS, Problem: why})
 			}
 		}
 		all = append(all, v)

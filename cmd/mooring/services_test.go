@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -196,54 +194,5 @@ func TestRules(t *testing.T) {
 	s.labels[labelExclude] = ""
 	if got := s.announceable([]lb.Pool{{Name: "lan"}}, vip.Inventory{}); len(got) != 0 {
 		t.Errorf("excluded, and yet %q", got)
-	}
-}
-
-// TestExplain: sentences that tell a user what to do.
-func TestExplain(t *testing.T) {
-	r := serviceReport{
-		Service: "shop/web", Path: lb.DataPathProxy, Proxied: true,
-		Addresses: []addressOn{{IP: netip.MustParseAddr("192.0.2.1"), Pool: "lan", Group: "pool-lan-3", Holder: "n2",
-			State: "Standby"}},
-		Ports: []portReport{{Protocol: lb.TCP, Port: 80, Ready: []string{"10.244.1.2:8080 on n1"},
-			Draining: []string{"10.244.2.2:8080 on n2"}}},
-		Issues: []lb.Issue{{Field: "mooring.dev/balance",
-			Problem: `"fast" is none of leastconn, roundrobin, source, random`}},
-	}
-	var b strings.Builder
-	explain(&b, r)
-	want := `Service shop/web
-  192.0.2.1 from pool lan
-    is held by n2, this node is Standby, in group pool-lan-3
-  HAProxy serves it on its holder, and runs here
-  port 80/TCP: 1 ready
-    ready    10.244.1.2:8080 on n1
-    draining 10.244.2.2:8080 on n2
-! mooring.dev/balance: "fast" is none of leastconn, roundrobin, source, random
-`
-	if b.String() != want {
-		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
-	}
-	for name, c := range map[string]struct {
-		edit func(*serviceReport)
-		want string
-	}{
-		"no address":   {func(r *serviceReport) { r.Addresses = nil }, "has no address yet"},
-		"no pool":      {func(r *serviceReport) { r.Addresses[0].Pool = "" }, "is in no pool"},
-		"no candidate": {func(r *serviceReport) { r.Addresses[0].Holder, r.Addresses[0].State = "", "" }, "no candidate"},
-		"holder":       {func(r *serviceReport) { r.Addresses[0].State = "Holding" }, "is held here"},
-		"direct":       {func(r *serviceReport) { r.Path = lb.DataPathDirect }, "kube-proxy serves it"},
-		"no HAProxy":   {func(r *serviceReport) { r.Proxied, r.Why = false, "it starts" }, "it does not: it starts"},
-		"no endpoints": {func(r *serviceReport) { r.Ports = []portReport{{Protocol: lb.TCP, Port: 80}} },
-			"clients are refused"},
-	} {
-		r := r
-		r.Addresses = append([]addressOn(nil), r.Addresses...)
-		c.edit(&r)
-		var b strings.Builder
-		explain(&b, r)
-		if !strings.Contains(b.String(), c.want) {
-			t.Errorf("%s: want %q in\n%s", name, c.want, b.String())
-		}
 	}
 }

@@ -251,6 +251,7 @@ func (n *node) onGroupNote(name string, note election.Note) {
 		knock(n.services.wake) // it may have been waited for
 	case election.Became, election.Adopted:
 		n.complain(name+" address", "")
+		knock(n.services.unsaid)
 	case election.AddressFailed, election.Stranger:
 		n.complain(name+" address", fmt.Sprintf("group %s: %s %s %s", name, note.Reason, note.MAC, note.Detail))
 	default:

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mooring.dev/mooring/internal/lb"
 )
@@ -135,9 +136,9 @@ func TestExplainShift(t *testing.T) {
 	v := *s.known["shop/web"]
 	v.Modeless = true
 	s.onService("shop/web", &v)
-	r := s.reports("shop/web")
+	r := s.reports(t.Context(), "shop/web")
 	var b strings.Builder
-	explain(&b, r[0])
+	explain(&b, r[0], time.Now())
 	if r[0].Ports[0].Behind != 61080 || !strings.Contains(b.String(), "redirected to HAProxy at port 61080") {
 		t.Errorf("%+v: %s", r[0].Ports, &b)
 	}

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -86,22 +85,6 @@ func statusOf(ctx context.Context, path string) (report, error) {
 		return r, fmt.Errorf("the agent's answer is not a status (another version?): %v", err)
 	}
 	return r, nil
-}
-
-// cmdMove waits for the end of the move, so that a script can go on after it.
-func cmdMove(ctx context.Context, args []string, out io.Writer) error {
-	fs := flags("move", "hands the VIPs to another node; new connections are not lost")
-	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
-	to := fs.String("to", "", "the `NODE` to move to; empty is the best one")
-	if err := parse(fs, args, 0); err != nil {
-		return err
-	}
-	body, err := ask(ctx, *path, http.MethodPost, "/move?to="+url.QueryEscape(*to))
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprint(out, string(body))
-	return err
 }
 
 // ask sends one request to the agent's socket.

@@ -25,6 +25,7 @@ import (
 const (
 	conditionAddress  = "mooring.dev/AddressAssigned"
 	conditionAccepted = "mooring.dev/SettingsAccepted"
+	conditionServed   = "mooring.dev/Served"
 )
 
 // reloadGap gathers new and changed Services into one reload of their HAProxy.
@@ -61,7 +62,12 @@ func (n *node) connectServices() error {
 	api := n.servers.RESTConfig(0)
 	n.serviceWatcher, err = kube.NewServiceWatcher(api, kube.ServicesOptions{
 		Mode: kube.ClassMode(n.cfg.Services.Class), Accepted: n.cfg.Services.AcceptedClasses, Log: n.log,
-		Changed: func(c kube.Changed) { n.services.onService(c.Key, c.Service) },
+		Changed: func(c kube.Changed) {
+			n.services.onService(c.Key, c.Service)
+			if c.Service == nil {
+				n.services.controller.SetLeft(c.Key, c.Left.UID, c.Left.Addresses)
+			}
+		},
 		Pools: func(pools []lb.Pool, wrong map[string][]lb.Issue) {
 			v.setWrong(wrong)
 			n.services.onPools(pools)
@@ -80,6 +86,10 @@ func (n *node) connectServices() error {
 	if v.services, err = kube.NewStatusWriter(api, n.serviceWatcher.Service, time.Now); err != nil {
 		return err
 	}
+	// One of its own: it writes about a Service while the controller may do so too.
+	if n.services.conditions, err = kube.NewStatusWriter(api, n.serviceWatcher.Service, time.Now); err != nil {
+		return err
+	}
 	v.pools, err = kube.NewPoolStatusWriter(api, n.serviceWatcher.Pool, time.Now)
 	return err
 }
@@ -95,6 +105,7 @@ func (n *node) serveServices(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return n.services.certificates.Run(ctx) })
 	g.Go(func() error { return n.services.proxy.Run(ctx) })
 	g.Go(func() error { return n.services.shifts.redirects.Run(ctx) })
+	g.Go(func() error { return n.services.tellServed(ctx) })
 	g.Go(func() error {
 		return election.Lead(ctx, election.Role{
 			Config: n.servers.RESTConfig(0), Namespace: n.cfg.Namespace, Name: election.ControllerLease, Node: n.cfg.Node,
@@ -106,9 +117,9 @@ func (n *node) serveServices(ctx context.Context, g *errgroup.Group) {
 func (n *node) onServicesProxy(s lb.ProxyState) {
 	if n.services != nil {
 		n.services.deliver(election.Health{OK: s.Serving || !n.services.fronted.Load()})
-		list := n.services.refusedOf(s.Skipped)
-		n.complain("services-skipped", skipped(list))
-		n.services.tellRefused(list)
+		n.services.holdBack(s.Pending)
+		n.complain("services-skipped", n.services.skipped(s.Skipped))
+		knock(n.services.unsaid)
 		if n.services.shifts.wanted.Load() {
 			knock(n.services.fronts) // the redirects follow what HAProxy serves
 		}
@@ -123,8 +134,12 @@ func (v *verdicts) setWrong(wrong map[string][]lb.Issue) {
 
 // Service writes one Service's status and tells what its owner should know.
 func (v *verdicts) Service(ctx context.Context, d agent.Verdict) error {
-	if d.Gone {
-		return orGone(v.services.Leave(ctx, d.Key, d.UID, conditionAddress, conditionAccepted))
+	if d.Left {
+		return orGone(v.services.Leave(ctx, d.Key, d.UID, len(d.Addresses) > 0,
+			conditionAddress, conditionAccepted, conditionServed))
+	}
+	if d.Unread {
+		return v.unread(ctx, d)
 	}
 	s := kube.ServiceStatus{Key: d.Key, UID: d.UID, Addresses: d.Addresses, Mode: kube.ModeVIP}
 	if d.Proxy {
@@ -171,6 +186,24 @@ func (v *verdicts) learned(kept bool) {
 	v.n.log.Info(text)
 	v.n.reporter.Report(kube.Note{Type: kube.Normal, Reason: reason, Message: text})
 }
+
+// unread says on a Service that it waits for the pools to be read.
+func (v *verdicts) unread(ctx context.Context, d agent.Verdict) error {
+	c := kube.Condition{Type: conditionAddress, Reason: string(ipam.PoolsNotLoaded), Message: poolsUnread}
+	news, err := v.services.Add(ctx, d.Key, d.UID, c)
+	if news {
+		v.n.reporter.Report(kube.Note{About: kube.AboutService(d.Key, d.UID), Type: kube.Warning, Reason: c.Reason,
+			Message: c.Message})
+	}
+	if errors.Is(err, kube.ErrGone) {
+		return nil
+	}
+	return err
+}
+
+// poolsUnread is what to do when the AddressPools cannot be read.
+const poolsUnread = "the AddressPools cannot be read; install their kind " +
+	"(mooring manifest addresspools | kubectl apply -f -) and the agents' right to read them (mooring manifest rbac-services); the agent's log has the API server's answer"
 
 // addressCondition says whether the Service has what it asks for.
 func addressCondition(d agent.Verdict) kube.Condition {

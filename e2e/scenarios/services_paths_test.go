@@ -343,7 +343,7 @@ func (s *shop) takenPort() {
 	addr := s.address("taken")
 	s.serves(addr + ":80")
 	s.Eventually(5*time.Second, "an Event says who has the port", func() bool {
-		return s.told("taken", "PortNotServed", "7777")
+		return s.told("taken", "NotServed", "7777")
 	})
 	for i, p := range takers {
 		if !p.Alive() {

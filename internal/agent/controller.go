@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -36,8 +37,11 @@ type Verdict struct {
 	// Again: only ipMode is in question, and people have been told the rest. Insist:
 	// it is asked for although the API server dropped it before.
 	Again, Insist bool
-	// Gone: it is not ours any more, or deleted; only Key and UID are set besides.
-	Gone bool
+	// Left: it is not ours any more, and what we wrote goes; so do the Addresses, which
+	// are ours and still in its status. Nothing else is set.
+	Left bool
+	// Unread: it has no address since the pools are not known. Nothing else is set.
+	Unread bool
 }
 
 // equal says whether writing the one would say nothing new after the other.
@@ -82,13 +86,19 @@ type Controller struct {
 	synced     bool
 	dirty      map[lb.ServiceKey]bool
 	poolsDirty bool
+	// left are Services that may have something of ours and are not ours.
+	left map[lb.ServiceKey]Verdict
 }
+
+// maxLeft bounds what is remembered of Services that left while another node leads.
+const maxLeft = 256
 
 // NewController starts nothing.
 func NewController(opt ControllerOptions) *Controller {
 	return &Controller{
 		opt: opt, wake: make(chan struct{}, 1),
 		services: map[lb.ServiceKey]lb.Service{}, dirty: map[lb.ServiceKey]bool{},
+		left: map[lb.ServiceKey]Verdict{},
 	}
 }
 
@@ -99,8 +109,21 @@ func (c *Controller) SetService(key lb.ServiceKey, s *lb.Service) {
 		delete(c.services, key)
 	} else {
 		c.services[key] = *s
+		delete(c.left, key)
 	}
 	c.dirty[key] = true
+	c.mu.Unlock()
+	c.knock()
+}
+
+// SetLeft takes a Service that is not ours any more, or gone, and the addresses that its
+// status still has; without a UID there is nothing of ours on it.
+func (c *Controller) SetLeft(key lb.ServiceKey, uid string, addrs []netip.Addr) {
+	c.mu.Lock()
+	delete(c.left, key)
+	if uid != "" && len(c.left) < maxLeft {
+		c.left[key] = Verdict{Key: key, UID: uid, Addresses: addrs, Left: true}
+	}
 	c.mu.Unlock()
 	c.knock()
 }
@@ -141,6 +164,8 @@ func (c *Controller) Lead(ctx context.Context) {
 	c.knock() // what is known already
 	again := time.NewTicker(askAgain)
 	defer again.Stop()
+	unread := time.NewTimer(unreadAfter)
+	defer unread.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -150,6 +175,9 @@ func (c *Controller) Lead(ctx context.Context) {
 		case <-again.C:
 			t.insist()
 			t.absolve(ctx)
+		case <-unread.C:
+			t.unread = map[lb.ServiceKey]string{}
+			t.tellUnread()
 		}
 	}
 }
@@ -170,6 +198,8 @@ type tenure struct {
 	contested map[lb.ServiceKey][]ipam.Foreign
 	// turn is which quarantined address was asked for last.
 	turn int
+	// unread are those told that the pools are not known, by UID; nil before it is time.
+	unread map[lb.ServiceKey]string
 	// freed is what of alloc.Freed those that wait have been tried for.
 	freed uint64
 }
@@ -180,10 +210,11 @@ func (t *tenure) look(ctx context.Context) {
 	c.mu.Lock()
 	if !c.synced {
 		c.mu.Unlock()
+		t.tellUnread()
 		return
 	}
-	dirty, pools, poolsDirty := c.dirty, c.pools, c.poolsDirty
-	c.dirty, c.poolsDirty = map[lb.ServiceKey]bool{}, false
+	dirty, pools, poolsDirty, left := c.dirty, c.pools, c.poolsDirty, c.left
+	c.dirty, c.poolsDirty, c.left = map[lb.ServiceKey]bool{}, false, map[lb.ServiceKey]Verdict{}
 	if !t.replayed {
 		for key := range c.services {
 			dirty[key] = true
@@ -201,6 +232,9 @@ func (t *tenure) look(ctx context.Context) {
 		t.setPools(pools, changed)
 	}
 	t.settle(ctx, changed)
+	for _, key := range slices.Sorted(maps.Keys(left)) {
+		t.leave(left[key], pools)
+	}
 }
 
 // settle decides on what changed, with the wire's consent.
@@ -216,6 +250,21 @@ func (t *tenure) settle(ctx context.Context, changed map[lb.ServiceKey]*lb.Servi
 	}
 	t.prove(ctx)
 	t.writer.pools(t.alloc.Stats(), t.alloc.Quarantined())
+}
+
+// leave has what is ours taken from a Service that is not. Addresses are ours only if
+// all of them are in pools: another load balancer may have written them since.
+func (t *tenure) leave(v Verdict, pools []lb.Pool) {
+	ours := func(ip netip.Addr) bool {
+		return slices.ContainsFunc(pools, func(p lb.Pool) bool { return p.Contains(ip) })
+	}
+	for _, ip := range v.Addresses {
+		if !ours(ip) {
+			v.Addresses = nil
+			break
+		}
+	}
+	t.writer.service(v)
 }
 
 // setPools takes the pools and adds to changed what loses its address by them.
@@ -258,11 +307,9 @@ func (t *tenure) decide(changed map[lb.ServiceKey]*lb.Service) {
 			continue
 		}
 		t.alloc.Release(key)
+		delete(t.said, key)
 		delete(t.modeless, key)
-		if last, told := t.said[key]; told {
-			delete(t.said, key)
-			t.writer.service(Verdict{Key: key, UID: last.UID, Gone: true})
-		}
+		t.writer.forget(key)
 	}
 	slices.SortFunc(live, byTurn)
 	for _, s := range live {
@@ -385,6 +432,14 @@ func (w *writer) knock() {
 	case w.ready <- struct{}{}:
 	default:
 	}
+}
+
+// forget drops what was to be said of a Service that is gone.
+func (w *writer) forget(key lb.ServiceKey) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.waiting, key)
+	w.order = slices.DeleteFunc(w.order, func(k lb.ServiceKey) bool { return k == key })
 }
 
 // pools replaces what is to be said of the pools.

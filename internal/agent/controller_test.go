@@ -60,17 +60,22 @@ func (k *cluster) Service(ctx context.Context, v Verdict) error {
 	for i, f := range v.Foreign {
 		text += map[bool]string{true: " foreign=", false: ","}[i == 0] + f.Addr.String()
 	}
-	if v.Gone {
-		text = string(v.Key) + " gone"
+	if v.Unread {
+		k.said = append(k.said, text+" unread")
+		k.mu.Unlock()
+		return nil
+	}
+	if v.Left {
+		text += " left " + v.UID
 	}
 	k.said = append(k.said, text)
 	s, ok := k.services[v.Key]
-	if ok && !v.Gone {
+	if ok && !v.Left {
 		s.Has, s.Foreign = v.Addresses, false
 		k.services[v.Key] = s
 	}
 	k.mu.Unlock()
-	if ok && !v.Gone {
+	if ok && !v.Left {
 		k.c.SetService(v.Key, &s)
 	}
 	return nil
@@ -184,7 +189,7 @@ func TestControllerTurns(t *testing.T) {
 		k.put("b", func(s *lb.Service) { s.Born = 2 })
 		k.expect(t, "shop/b [] PoolExhausted; shop/c [] PoolExhausted")
 		k.put("a", nil)
-		k.expect(t, "shop/a gone; shop/b [192.0.2.1]")
+		k.expect(t, "shop/b [192.0.2.1]")
 		k.pools(2)
 		k.expect(t, "shop/c [192.0.2.2]")
 	})

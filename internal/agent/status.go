@@ -21,6 +21,8 @@ type Status struct {
 	Confirmed bool   `json:"confirmed"`
 	Holder    string `json:"holder"`
 	Term      int64  `json:"term"`
+	// Cause is why the holder's term began, as the record says.
+	Cause election.Cause `json:"cause,omitempty"`
 	// HeldFor is how long this node has held, in seconds; 0 when it does not.
 	HeldFor float64 `json:"heldForSeconds"`
 	// Fence is how long the kernel keeps the address without this agent.
@@ -79,7 +81,7 @@ func (a *Agent) publish() {
 	now := a.opt.Now()
 	s := Status{
 		Node: a.opt.Machine.Self, Group: a.opt.Machine.Group, State: m.Phase.String(), Confirmed: m.Confirmed,
-		Holder: m.Record.Holder, Term: m.Record.Transitions, Proxy: a.plane.Proxy,
+		Holder: m.Record.Holder, Term: m.Record.Transitions, Cause: m.Record.Cause, Proxy: a.plane.Proxy,
 		Members: a.members, Beat: now, Plan: lb.Plan(a.plane).Reason,
 		Moves: append([]Move(nil), a.moves...), Last: a.lastMove,
 		Provisional: m.Provisional, Forwards: m.Forwards, Peers: a.peerStatus(now),

@@ -13,6 +13,10 @@ import (
 // comes once.
 const NotKept = "not kept: "
 
+// examplePool is an AddressPool as kubectl takes it, on one line.
+const examplePool = "{apiVersion: mooring.dev/v1alpha1, kind: AddressPool, metadata: {name: lan}, " +
+	"spec: {addresses: [192.0.2.20-192.0.2.60]}}"
+
 // inStatus is the field of warnings about addresses that a Service has or had.
 const inStatus = "status.loadBalancer.ingress"
 
@@ -192,7 +196,8 @@ func (p *pool) admits(c *claim) *Refusal {
 // the order in which they are tried.
 func (a *Allocator) eligible(c *claim) ([]*pool, *Refusal) {
 	if len(a.pools) == 0 {
-		return nil, refuse(NoPools, "there is no AddressPool; create one with addresses of this network")
+		return nil, refuse(NoPools, "there is no AddressPool; create one with free addresses of the nodes' network, "+
+			"such as: echo '%s' | kubectl apply -f -", examplePool)
 	}
 	if c.pool == "" {
 		return a.automatic(c)

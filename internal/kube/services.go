@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -26,6 +28,17 @@ type Changed struct {
 	// Service as it is now, not to be modified; nil when it is gone or not ours any
 	// more. A Service deleted and made anew may be told as one change: see its UID.
 	Service *lb.Service
+	// Left, where Service is nil, is what we may have left on it.
+	Left Left
+}
+
+// Left is what there may be of ours on a Service that is ours no more: it has another
+// type or class now, or is gone. Without a UID it is nothing.
+type Left struct {
+	UID string
+	// Addresses that its status still has. The API server itself clears them where the
+	// type has changed.
+	Addresses []netip.Addr
 }
 
 // ServicesOptions is what NewServiceWatcher needs. Calls do not overlap and hold
@@ -56,6 +69,8 @@ type ServiceWatcher struct {
 	told      map[lb.ServiceKey]*lb.Service
 	toldPools []lb.Pool
 	toldWrong map[string][]lb.Issue
+	// left are those told to have something of ours.
+	left map[lb.ServiceKey]bool
 	// havePools and haveServices say which lists are whole, synced that Synced was
 	// called.
 	havePools, haveServices, synced bool
@@ -64,7 +79,7 @@ type ServiceWatcher struct {
 // NewServiceWatcher prepares; it connects to nothing.
 func NewServiceWatcher(config *rest.Config, o ServicesOptions) (*ServiceWatcher, error) {
 	w := &ServiceWatcher{
-		o: o, told: make(map[lb.ServiceKey]*lb.Service),
+		o: o, told: make(map[lb.ServiceKey]*lb.Service), left: make(map[lb.ServiceKey]bool),
 		dirty: dirty{wake: make(chan struct{}, 1), set: make(map[lb.ServiceKey]bool)},
 	}
 	follows, err := serviceSources(config, o.Log)
@@ -198,18 +213,43 @@ func (w *ServiceWatcher) keys(names []string) []lb.ServiceKey {
 func (w *ServiceWatcher) pass(key lb.ServiceKey) {
 	svc, old := w.Service(key), w.told[key]
 	if svc == nil {
-		if old != nil {
-			delete(w.told, key)
-			w.o.Changed(Changed{Key: key})
-		}
+		w.passLeft(key, old)
 		return
 	}
+	delete(w.left, key)
 	s := TranslateService(svc, w.slicesOf(key), w.labelsOf(svc.Namespace))
 	if old != nil && reflect.DeepEqual(*old, s) {
 		return // what has changed does not matter
 	}
 	w.told[key] = &s
 	w.o.Changed(Changed{Key: key, Service: &s})
+}
+
+// passLeft tells that a Service is not ours, if it was or has something of ours.
+func (w *ServiceWatcher) passLeft(key lb.ServiceKey, old *lb.Service) {
+	var left Left
+	object, listed, _ := w.services.GetIndexer().GetByKey(string(key))
+	if svc, ok := object.(*corev1.Service); ok && marked(svc) {
+		left = Left{UID: string(svc.UID), Addresses: TranslateService(svc, nil, nil).Has}
+	} else if old != nil && !listed {
+		left.UID = old.UID // deleted, or of another type: this list does not tell
+	}
+	if old == nil && left.UID == "" && !w.left[key] {
+		return
+	}
+	delete(w.told, key)
+	delete(w.left, key)
+	if listed && left.UID != "" {
+		w.left[key] = true
+	}
+	w.o.Changed(Changed{Key: key, Left: left})
+}
+
+// marked says whether a Service has a condition of ours.
+func marked(svc *corev1.Service) bool {
+	return slices.ContainsFunc(svc.Status.Conditions, func(c metav1.Condition) bool {
+		return strings.HasPrefix(c.Type, prefix)
+	})
 }
 
 // slicesOf are the EndpointSlices of a Service, in any order.

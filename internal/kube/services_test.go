@@ -97,7 +97,7 @@ func watchServices(t *testing.T, api clusterAPI) *watched {
 		Mode: ClassDefault, Log: quiet(t),
 		Changed: func(c Changed) {
 			if c.Service == nil {
-				note("%s gone", c.Key)
+				note("%s gone, left %s %v", c.Key, c.Left.UID, c.Left.Addresses)
 				return
 			}
 			note("%s %s %v %s", c.Key, c.Service.UID, c.Service.NamespaceLabels, drawService(*c.Service))
@@ -193,7 +193,7 @@ func TestServiceWatcher(t *testing.T) {
 		api.services.put(service(says("mooring.dev/pool", "public", "unheeded", "x")))
 		x.step("another's annotation")
 		api.services.put(service(func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr("other/lb") }))
-		x.step("not ours any more", "shop/web gone")
+		x.step("not ours any more, and nothing of ours on it", "shop/web gone, left  []")
 		if x.w.Service("shop/web") != nil || x.w.Service("shop/api") == nil {
 			t.Error("Service does not say what is ours")
 		}
@@ -216,9 +216,9 @@ func TestServiceWatcher(t *testing.T) {
 		api.pools.remove("public")
 		api.slices.put(sliceFor("web-1", "web", "10.0.0.9"))
 		api.goAway(false)
-		x.stepAny("back", "pools wrong 0", "shop/api gone", "shop/web u1 map[team:b] port 80/TCP 10.0.0.9:8080")
+		x.stepAny("back", "pools wrong 0", "shop/api gone, left u2 []", "shop/web u1 map[team:b] port 80/TCP 10.0.0.9:8080")
 		api.services.remove("web")
-		x.step("deleted, or of another type", "shop/web gone")
+		x.step("deleted, or of another type", "shop/web gone, left u1 []")
 		for suffix, want := range map[string]string{
 			"/services": "GET /api/v1/services?spec.type=LoadBalancer", "/namespaces": "GET /api/v1/namespaces?",
 			"/endpointslices": "GET /apis/discovery.k8s.io/v1/endpointslices?kubernetes.io/service-name,!service.kubernetes.io/headless",

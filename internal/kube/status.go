@@ -93,7 +93,6 @@ func NewStatusWriter(
 // Service any more; after others try again. Safe for concurrent use, of one
 // Service by one caller at a time.
 func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err error) {
-	namespace, name, _ := strings.Cut(string(s.Key), "/")
 	have := w.newest(s.Key)
 	if have == nil || string(have.UID) != s.UID {
 		return false, fmt.Errorf("Service %s %w", s.Key, ErrGone)
@@ -109,14 +108,9 @@ func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err
 	if err != nil {
 		return false, fmt.Errorf("status of Service %s: %w", s.Key, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, writeWait)
-	defer cancel()
-	// Conditions are merged by type in this kind of patch, and the list of addresses
-	// is replaced as a whole, whoever wrote it.
-	got, err := w.client.Services(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch,
-		metav1.PatchOptions{FieldManager: fieldManager}, "status")
+	got, err := w.patch(ctx, s.Key, patch)
 	if err != nil {
-		return false, fmt.Errorf("status of Service %s: %w", s.Key, goneOr(err))
+		return false, fmt.Errorf("status of Service %s: %w", s.Key, err)
 	}
 	kept = modes(got.Status.LoadBalancer.Ingress, s.Mode)
 	w.answered(s.Key, got)
@@ -129,30 +123,90 @@ func (w *StatusWriter) Set(ctx context.Context, s ServiceStatus) (kept bool, err
 // fieldManager is our name in metadata.managedFields.
 const fieldManager = "mooring"
 
-// Leave takes our conditions from a Service that is not ours any more, because its
-// type changed: the API server clears the addresses then, and not these. The error
-// wraps ErrGone when there is nothing to leave.
-func (w *StatusWriter) Leave(ctx context.Context, key lb.ServiceKey, uid string, conditions ...string) error {
+// Add writes conditions and nothing else, and says whether they were new. The error
+// wraps ErrGone when there is no such Service any more.
+func (w *StatusWriter) Add(
+	ctx context.Context, key lb.ServiceKey, uid string, all ...Condition,
+) (news bool, err error) {
+	have := w.newest(key)
+	if have == nil || string(have.UID) != uid {
+		return false, fmt.Errorf("Service %s %w", key, ErrGone)
+	}
+	conditions, fresh := stamped(have.Status.Conditions, all, w.now())
+	if !fresh {
+		return false, nil
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]string{"uid": uid}, "status": map[string]any{"conditions": conditions},
+	})
+	if err != nil {
+		return false, fmt.Errorf("conditions of Service %s: %w", key, err)
+	}
+	got, err := w.patch(ctx, key, patch)
+	if err != nil {
+		return false, fmt.Errorf("conditions of Service %s: %w", key, err)
+	}
+	w.answered(key, got)
+	return true, nil
+}
+
+// Has says whether a Service, as far as is known, has a condition, and whether that is
+// true.
+func (w *StatusWriter) Has(key lb.ServiceKey, condition string) (has, isTrue bool) {
+	svc := w.newest(key)
+	if svc == nil {
+		return false, false
+	}
+	for _, c := range svc.Status.Conditions {
+		if c.Type == condition {
+			return true, c.Status == metav1.ConditionTrue
+		}
+	}
+	return false, false
+}
+
+// Leave takes conditions of ours from a Service that is not ours any more, and with
+// addresses those too. The API server clears them where the type has changed, and never
+// the conditions. The error wraps ErrGone when there is nothing to leave.
+func (w *StatusWriter) Leave(
+	ctx context.Context, key lb.ServiceKey, uid string, addresses bool, conditions ...string,
+) error {
 	w.Forget(key)
 	var list []map[string]string
 	for _, c := range conditions {
 		list = append(list, map[string]string{"type": c, "$patch": "delete"})
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]string{"uid": uid}, "status": map[string]any{"conditions": list},
-	})
-	if err != nil {
-		return fmt.Errorf("conditions of Service %s: %w", key, err)
+	status := map[string]any{"conditions": list}
+	if addresses {
+		status["loadBalancer"] = map[string]any{"ingress": nil} // null deletes
 	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]string{"uid": uid}, "status": status})
+	if err != nil {
+		return fmt.Errorf("what was left on Service %s: %w", key, err)
+	}
+	got, err := w.patch(ctx, key, patch)
+	if err != nil {
+		return fmt.Errorf("what was left on Service %s: %w", key, err)
+	}
+	if got.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		// It may be ours again before the watch shows that the conditions are gone.
+		w.answered(key, got)
+	}
+	return nil
+}
+
+// patch writes a status. Conditions are merged by type in this kind of patch, and the
+// list of addresses is replaced as a whole, whoever wrote it.
+func (w *StatusWriter) patch(ctx context.Context, key lb.ServiceKey, patch []byte) (*corev1.Service, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeWait)
 	defer cancel()
 	namespace, name, _ := strings.Cut(string(key), "/")
-	_, err = w.client.Services(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch,
+	got, err := w.client.Services(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch,
 		metav1.PatchOptions{FieldManager: fieldManager}, "status")
 	if err != nil {
-		return fmt.Errorf("conditions of Service %s: %w", key, goneOr(err))
+		return nil, goneOr(err)
 	}
-	return nil
+	return got, nil
 }
 
 // Forget drops what is remembered of a Service that is gone.

@@ -339,7 +339,8 @@ func TestLeave(t *testing.T) {
 	if _, err := w.Set(t.Context(), wish([]Condition{{Type: "Assigned", Reason: "R"}}, "192.0.2.1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Leave(t.Context(), "shop/web", "u1", "Assigned", "Served"); err != nil {
+	api.svc.Spec.Type = corev1.ServiceTypeClusterIP
+	if err := w.Leave(t.Context(), "shop/web", "u1", false, "Assigned", "Served"); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff("192.0.2.1/Proxy Other=True(R  @1)", drawStatus(api.svc)); diff != "" {
@@ -357,7 +358,7 @@ func TestLeave(t *testing.T) {
 	if got := drawStatus(api.svc); !strings.Contains(got, "192.0.2.2/Proxy") || !strings.Contains(got, "Assigned") {
 		t.Errorf("ours again: %s", got)
 	}
-	if err := w.Leave(t.Context(), "shop/web", "u2", "Assigned"); !errors.Is(err, ErrGone) {
+	if err := w.Leave(t.Context(), "shop/web", "u2", false, "Assigned"); !errors.Is(err, ErrGone) {
 		t.Error(err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -210,10 +211,12 @@ func Frontends(services []Service, pools []Pool, node string) []Frontend {
 	return out
 }
 
-// FrontendName names the frontend of a Service's port. It is a digest, since the
-// two names of a Service may be longer than a name may be.
+// FrontendName names the frontend of a Service's port after namespace, name and port,
+// "shop_web_80", so that they can be read in HAProxy's metrics. None of the three has
+// an underscore (they are DNS labels), so that two Services never have one name.
 func FrontendName(key ServiceKey, port uint16) string {
-	return fmt.Sprintf("s-%s-%d", digest(string(key))[:16], port)
+	namespace, name, _ := strings.Cut(string(key), "/")
+	return namespace + "_" + name + "_" + strconv.Itoa(int(port))
 }
 
 // frontend is one port.

@@ -201,3 +201,22 @@ func TestFrontends(t *testing.T) {
 		})
 	}
 }
+
+// TestFrontendName: namespace, name and port can be read out of it, so that no two
+// Services share one.
+func TestFrontendName(t *testing.T) {
+	seen := map[string]ServiceKey{}
+	for _, key := range []ServiceKey{"shop/web", "shop-web/a", "shop/web-a", "a/b-80", "a-b/80", "a/b"} {
+		for _, port := range []uint16{8, 80, 65535} {
+			name := FrontendName(key, port)
+			if other, taken := seen[name]; taken {
+				t.Errorf("%s is %s and %s", name, other, key)
+			}
+			seen[name] = key
+			parts := strings.Split(name, "_")
+			if len(parts) != 3 || ServiceKey(parts[0]+"/"+parts[1]) != key || parts[2] != fmt.Sprint(port) {
+				t.Errorf("%s port %d is %q", key, port, name)
+			}
+		}
+	}
+}
