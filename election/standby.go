@@ -182,6 +182,7 @@ func (m *Machine) onProbed(ev Probed) {
 		if ev.Err != "" {
 			m.complain(NoWitness, Note{Detail: ev.Err})
 			m.summon = summons{}
+			m.due.set(onRead, m.now+time.Second)
 			return
 		}
 		m.summon.probed, m.summon.answers = true, ev.Answers
