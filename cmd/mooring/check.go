@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/internal/check"
 	"mooring.dev/mooring/internal/config"
@@ -30,11 +28,9 @@ type exam struct {
 	agent *report
 	pid   int
 	// servers are reached with the agent's credentials, reader with the operator's if
-	// given; both are nil without any.
-	servers  *kube.Servers
-	operator *kube.Servers
-	reader   *rest.Config
-	members  []election.Member
+	// given, else the same; both are nil without any.
+	servers, reader *kube.Servers
+	members         []election.Member
 }
 
 // cmdCheck looks at everything and judges it; a problem is an error.

@@ -50,12 +50,9 @@ func (x *exam) logIn(operator string) (func(), error) {
 		}
 	}
 	return func() {
-		x.facts.Credentials, x.servers, x.operator = c, own, other
-		switch {
-		case other != nil:
-			x.reader = other.RESTConfig(0)
-		case own != nil:
-			x.reader = own.RESTConfig(0)
+		x.facts.Credentials, x.servers, x.reader = c, own, own
+		if other != nil {
+			x.reader = other
 		}
 	}, nil
 }
@@ -65,7 +62,7 @@ func (x *exam) survey() (*kube.Surveyor, error) {
 	if x.reader == nil {
 		return nil, errNoCredentials
 	}
-	return kube.NewSurveyor(x.reader)
+	return kube.NewSurveyor(x.reader.RESTConfig(0))
 }
 
 // anyServers are the agent's, else the operator's.
@@ -73,8 +70,8 @@ func (x *exam) anyServers() (*kube.Servers, error) {
 	switch {
 	case x.servers != nil:
 		return x.servers, nil
-	case x.operator != nil:
-		return x.operator, nil
+	case x.reader != nil:
+		return x.reader, nil
 	}
 	return nil, errNoCredentials
 }
@@ -114,7 +111,7 @@ func (x *exam) readMembers(ctx context.Context) (func(), error) {
 	if x.agent != nil && len(x.agent.Members) > 0 {
 		members = x.agent.Members
 	} else if x.reader != nil {
-		if all, err := election.ReadMembers(ctx, x.reader, x.cfg.Namespace, time.Now()); err == nil && len(all) > 0 {
+		if all, err := election.ReadMembers(ctx, x.reader.RESTConfig(0), x.cfg.Namespace, time.Now()); err == nil && len(all) > 0 {
 			members = all
 		}
 	}
@@ -131,7 +128,7 @@ func (x *exam) readRights(ctx context.Context) (func(), error) {
 		return nil, errNoCredentials
 	}
 	r := check.Rights{Denied: map[string][]string{}}
-	config, as := x.reader, &kube.Who{
+	config, as := x.reader.RESTConfig(0), &kube.Who{
 		Name: "mooring:node:" + x.cfg.Node, Groups: []string{agentsGroup, "system:authenticated"},
 	}
 	if x.servers != nil {

@@ -193,7 +193,7 @@ func arp(f *Facts) []Finding {
 func (f *Facts) arp4(v Placed) []Finding {
 	var out []Finding
 	set := func(name, value string) string {
-		return fmt.Sprintf("sysctl -w net.ipv4.conf.%s.%s=%s", v.Link, name, value)
+		return fmt.Sprintf("sysctl -w net.ipv4.conf.%s.%s=%s", dotless(v.Link), name, value)
 	}
 	if f.strongest("arp_ignore", v.Link) == "8" {
 		out = append(out, problem("sysctl -w net.ipv4.conf.all.arp_ignore=1 && "+set("arp_ignore", "1"),

@@ -85,8 +85,10 @@ func (l Listener) who() string {
 	return fmt.Sprintf("process %d (%s)", l.PID, l.Command)
 }
 
-// apiServers are the names of programs that are API servers, as the kernel cuts them.
-var apiServers = []string{"kube-apiserver", "k3s", "k3s-server", "rke2", "kubelite", "hyperkube", "mooring-cluster"}
+// balances says whether the program is a load balancer.
+func (l Listener) balances() bool {
+	return slices.Contains([]string{"haproxy", "nginx", "envoy", "traefik"}, l.Command)
+}
 
 // apiPort wants an API server on every address, or nobody.
 func (f *Facts) apiPort(p Port) []Finding {
@@ -97,9 +99,8 @@ func (f *Facts) apiPort(p Port) []Finding {
 	var out []Finding
 	var at []netip.Addr
 	for _, l := range p.By {
-		balancer := slices.ContainsFunc([]string{"haproxy", "nginx", "envoy", "traefik"}, func(n string) bool { return strings.HasPrefix(l.Command, n) })
 		switch {
-		case balancer:
+		case l.balances():
 			out = append(out, problem(fmt.Sprintf("ss -lntp | grep ':%d '   # stop it: the agent brings its own load balancer", p.Number),
 				"%s: %s listens on %s, where the API server belongs", name, l.who(), l.At))
 		case slices.Contains(f.Site.VIPs, l.At.Addr()):
