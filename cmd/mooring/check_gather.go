@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -93,6 +94,7 @@ func (g gatherer) within(ctx context.Context) found {
 // gapOf turns an error into what a person reads.
 func gapOf(err error) check.Gap {
 	var m moot
+	var dial *net.OpError
 	switch {
 	case errors.As(err, &m):
 		return check.Gap{Why: string(m), Moot: true}
@@ -101,7 +103,7 @@ func gapOf(err error) check.Gap {
 	case kube.Forbidden(err):
 		return check.Gap{Why: "the API server does not let these credentials see it", Fix: "mooring check --kubeconfig /etc/kubernetes/admin.conf" +
 			"   # or let the agents: mooring manifest rbac-check | kubectl apply -f -"}
-	case kube.Unanswered(err):
+	case kube.Unanswered(err), errors.As(err, &dial) && dial.Op == "dial":
 		return check.Gap{Why: "no API server answers"}
 	case errors.Is(err, errAgentAway):
 		return check.Gap{Why: err.Error(), Fix: "mooring agent --config FILE   # or kubectl -n kube-system get pods | grep mooring"}
