@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -79,12 +80,23 @@ func TestCheck(t *testing.T) {
 	withServices := func(s string) string { return s + "services: {enabled: true}\n" }
 	n := w.Node(1)
 
-	t.Log("before the first start: nothing in the way but what is not there yet")
-	a := n.StartAgent("kind: none\n") // leaves the file
-	w.within(5*time.Second, a)
+	t.Log("before the first start: a wrong file, then a right one that no agent has read yet")
+	file := filepath.Join(n.Dir(), "agent.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("kind: none\n")
 	c := w.check(n)
 	c.want(t, "configuration", "problem", "agent.yaml")
 	c.want(t, "capabilities", "ok", "NET_ADMIN")
+	write(withServices(n.AgentConfig(vip)))
+	c = w.check(n)
+	c.sound(t, "before the first start")
+	c.want(t, "agent", "unseen", "no agent")
+	c.want(t, "key", "ok", "the first agent makes it")
+	c.want(t, "claims", "ok", "no other host answers")
 
 	for _, m := range w.All() {
 		w.startAgent(m, withServices)
@@ -131,13 +143,18 @@ func (w *world) faults(holder, n *lab.Node) {
 	rogue.Exec("ip", "address", "add", vip+"/32", "dev", "eth0")
 	n.Exec("nft", "add table inet site; add chain inet site input { type filter hook input priority 0; policy drop; }; "+
 		"add rule inet site input iifname lo accept; add rule inet site input tcp dport { 22, 6443, 2379, 2380 } accept; "+
-		"add rule inet site input ct state established accept; add rule inet site input tcp sport 6443 accept")
+		"add rule inet site input tcp sport { 6443, 2379, 2380 } accept; add rule inet site input meta l4proto ipv6-icmp accept")
 	n.Exec("sysctl", "-qw", "net.ipv4.conf.all.drop_gratuitous_arp=1")
 	w.Eventually(10*time.Second, "every fault is found", func() bool {
 		c := w.check(n)
 		return c.says("rights", "problem", "list nodes") && c.says("claims", "problem", rogue.MAC()) && c.says("hello", "warning", holder.Name())
 	})
 	c := w.check(n)
+	for _, f := range c.Findings {
+		if f.Severity != "ok" {
+			t.Logf("%s: %s: %s (do: %s)", f.Severity, f.Check, f.What, f.Fix)
+		}
+	}
 	c.want(t, "load-balancers", "problem", "MetalLB")
 	c.want(t, "kube-proxy", "problem", "strictARP")
 	c.want(t, "rights", "problem", "mooring:node:"+n.Name()+" may not: get nodes, list nodes, watch nodes")

@@ -204,6 +204,10 @@ func TestPorts(t *testing.T) {
 		}, nil},
 		{"firewall, not heard", func(f *Facts) { f.Rules.Drops, f.Agent.Peers = []string{"inet f input"}, nil }, []string{
 			"warning firewall: tcp dport 7443 or udp dport 7444 or tcp dport 7445 | nft insert rule inet f input tcp dport 7443 accept && nft"}},
+		{"firewall, one not heard", func(f *Facts) {
+			f.Rules.Drops, f.Agent.Peers[1].State = []string{"inet f input"}, "down"
+			f.Rules.Opened = map[uint16]bool{7443: true, 7445: true}
+		}, []string{"warning firewall: names udp dport 7444", "warning hello: n3"}},
 		{"firewall, open", func(f *Facts) {
 			f.Rules.Drops, f.Agent.Peers = []string{"inet f input"}, nil
 			f.Rules.Opened = map[uint16]bool{7443: true, 7444: true, 7445: true}

@@ -45,9 +45,10 @@ func firewall(f *Facts) []Finding {
 		"%s drops by default, and no rule names %s", list(f.Rules.Drops), strings.Join(closed, " or "))}
 }
 
-// heard says whether a hello of a peer comes.
+// heard says whether the hellos of all peers come.
 func heard(peers []Peer) bool {
-	return slices.ContainsFunc(peers, func(p Peer) bool { return p.State == "up" || p.State == "late" })
+	silent := func(p Peer) bool { return p.State != "up" && p.State != "late" }
+	return len(peers) > 0 && !slices.ContainsFunc(peers, silent)
 }
 
 func ports(f *Facts) []Finding {
