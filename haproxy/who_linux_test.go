@@ -23,9 +23,11 @@ Feature list : -51DEGREES +ACCEPT4 +OPENSSL +PROMEX +RT +THREAD +TPROXY -ZLIB
 		name, text string
 		want       Program
 	}{
-		{"Debian", debian, Program{"2.6.12-1+deb12u4", 2, 6, "long-term supported branch - will stop receiving fixes around Q2 2027.", nil}},
+		{"Debian", debian, Program{"2.6.12-1+deb12u4", 2, 6,
+			"long-term supported branch - will stop receiving fixes around Q2 2027.", nil}},
 		{"without", strings.ReplaceAll(debian, "+PROMEX", "-PROMEX"),
-			Program{"2.6.12-1+deb12u4", 2, 6, "long-term supported branch - will stop receiving fixes around Q2 2027.", []string{"PROMEX"}}},
+			Program{"2.6.12-1+deb12u4", 2, 6, "long-term supported branch - will stop receiving fixes around Q2 2027.",
+				[]string{"PROMEX"}}},
 		{"old spelling, no list", "HA-Proxy version 1.8.30 2021/04/12\n", Program{Version: "1.8.30", Major: 1, Minor: 8}},
 	} {
 		got, err := parseProgram(c.text)
@@ -59,7 +61,10 @@ func TestListeners(t *testing.T) {
 	l := listen(t, "192.0.2.10:7555")
 	at := netip.MustParseAddrPort(l.Addr().String())
 	want := []Listener{{At: at, PID: os.Getpid(), Command: command(os.Getpid())}}
-	if d := cmp.Diff(want, Listeners(false, 7555), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+	if d := cmp.Diff(want, Listeners(false, 7555), cmp.Comparer(func(a,
+		b netip.AddrPort) bool {
+		return a == b
+	})); d != "" {
 		t.Error(d)
 	}
 	if got := Listeners(true, 7555); len(got) != 0 {

@@ -50,7 +50,8 @@ func TestTryRules(t *testing.T) {
 		t.Error("a link that is not there is taken")
 	}
 	t.Setenv("PATH", t.TempDir())
-	if err := TryRules(t.Context(), l.link, ""); err == nil || !strings.Contains(err.Error(), "install the package nftables") {
+	if err := TryRules(t.Context(), l.link, ""); err == nil || !strings.Contains(err.Error(),
+		"install the package nftables") {
 		t.Errorf("without nft: %v", err)
 	}
 	if _, err := Ruleset(t.Context(), "list", "ruleset"); err == nil || !strings.Contains(err.Error(), "install") {

@@ -38,7 +38,8 @@ func cmdCheck(ctx context.Context, args []string, out io.Writer) error {
 	fs := flags("check", "looks at this node and its cluster: what would keep an agent from working, and the way out; "+
 		"before the first start and afterwards; it changes nothing")
 	path := fs.String("config", defaultConfig, "the agent's configuration `FILE`")
-	operator := fs.String("kubeconfig", "", "a `FILE` with more rights than the agent's, for example /etc/kubernetes/admin.conf")
+	operator := fs.String("kubeconfig", "",
+		"a `FILE` with more rights than the agent's, for example /etc/kubernetes/admin.conf")
 	format := fs.String("o", "table", "output: table or json")
 	if err := parse(fs, args, 0); err != nil {
 		return err

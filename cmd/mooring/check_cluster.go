@@ -111,7 +111,8 @@ func (x *exam) readMembers(ctx context.Context) (func(), error) {
 	if x.agent != nil && len(x.agent.Members) > 0 {
 		members = x.agent.Members
 	} else if x.reader != nil {
-		if all, err := election.ReadMembers(ctx, x.reader.RESTConfig(0), x.cfg.Namespace, time.Now()); err == nil && len(all) > 0 {
+		if all, err := election.ReadMembers(ctx, x.reader.RESTConfig(0), x.cfg.Namespace, time.Now()); err == nil &&
+			len(all) > 0 {
 			members = all
 		}
 	}

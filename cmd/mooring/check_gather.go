@@ -101,14 +101,17 @@ func gapOf(err error) check.Gap {
 	case errors.Is(err, errNoCredentials):
 		return check.Gap{Why: err.Error(), Fix: "mooring check --kubeconfig /etc/kubernetes/admin.conf"}
 	case kube.Forbidden(err):
-		return check.Gap{Why: "the API server does not let these credentials see it", Fix: "mooring check --kubeconfig /etc/kubernetes/admin.conf" +
-			"   # or let the agents: mooring manifest rbac-check | kubectl apply -f -"}
+		return check.Gap{Why: "the API server does not let these credentials see it",
+			Fix: "mooring check --kubeconfig /etc/kubernetes/admin.conf" +
+				"   # or let the agents: mooring manifest rbac-check | kubectl apply -f -"}
 	case kube.Unanswered(err), errors.As(err, &dial) && dial.Op == "dial":
 		return check.Gap{Why: "no API server answers"}
 	case errors.Is(err, errAgentAway):
-		return check.Gap{Why: err.Error(), Fix: "mooring agent --config FILE   # or kubectl -n kube-system get pods | grep mooring"}
+		return check.Gap{Why: err.Error(),
+			Fix: "mooring agent --config FILE   # or kubectl -n kube-system get pods | grep mooring"}
 	case errors.Is(err, errNotRoot):
-		return check.Gap{Why: err.Error(), Fix: "sudo mooring check   # or in the agent's pod: kubectl -n kube-system exec POD -- mooring check"}
+		return check.Gap{Why: err.Error(),
+			Fix: "sudo mooring check   # or in the agent's pod: kubectl -n kube-system exec POD -- mooring check"}
 	}
 	return check.Gap{Why: err.Error()}
 }

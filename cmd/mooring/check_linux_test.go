@@ -50,7 +50,8 @@ func newCheckSite(t *testing.T, more string) *checkSite {
 	path := filepath.Join(s.dir, "agent.yaml")
 	text, err := os.ReadFile(path)
 	must(t, err)
-	text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("node0"), []byte("stand0")), []byte("10.9.0.10"), []byte("10.8.0.10"))
+	text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("node0"), []byte("stand0")), []byte("10.9.0.10"),
+		[]byte("10.8.0.10"))
 	must(t, os.WriteFile(path, text, 0o600))
 	eventually(t, 5*time.Second, "stand0 has carrier", func() bool {
 		l, err := net.InterfaceByName("stand0")
@@ -99,7 +100,10 @@ func (s *checkSite) want(r checkReport, name string, severity check.Severity, wo
 			of = append(of, f)
 		}
 	}
-	if !slices.ContainsFunc(of, func(f check.Finding) bool { return f.Severity == severity && strings.Contains(f.What, words) }) {
+	if !slices.ContainsFunc(of, func(f check.Finding) bool {
+		return f.Severity == severity && strings.Contains(f.What,
+			words)
+	}) {
 		s.t.Errorf("%s does not say as %s %q but %+v", name, severity, words, of)
 	}
 }
@@ -280,7 +284,8 @@ func TestCheckTable(t *testing.T) {
 	lines := strings.Split(b.String(), "\n")
 	want := []string{
 		"node n1, no agent runs here", "", "ok       a               first", "ok                       second",
-		"PROBLEM  c               " + strings.TrimSpace(strings.Repeat("word ", 17)), pad + strings.TrimSpace(strings.Repeat("word ", 17)),
+		"PROBLEM  c               " + strings.TrimSpace(strings.Repeat("word ",
+			17)), pad + strings.TrimSpace(strings.Repeat("word ", 17)),
 		pad + strings.TrimSpace(strings.Repeat("word ", 6)), pad + "why: because", pad + "do:  run " + long, "",
 		"?        not seen        b, d: x", pad + "do:  see", "", "1 problem, no warning, 2 not seen, 2 ok, in 1.3 s", "",
 	}
@@ -292,7 +297,8 @@ func TestCheckTable(t *testing.T) {
 }
 
 func TestFaultsOf(t *testing.T) {
-	if got := faultsOf(errors.Join(errors.New("a: 1"), errors.New("b: 2\n"))); !slices.Equal(got, []string{"a: 1", "b: 2"}) {
+	if got := faultsOf(errors.Join(errors.New("a: 1"), errors.New("b: 2\n"))); !slices.Equal(got, []string{"a: 1",
+		"b: 2"}) {
 		t.Errorf("%q", got)
 	}
 	missing := fmt.Errorf("open x: %w; the shortest file is:\na\nb", fs.ErrNotExist)

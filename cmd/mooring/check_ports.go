@@ -121,7 +121,8 @@ func (x *exam) opened(ctx context.Context, c chain, out map[uint16]bool) error {
 // lookPorts finds who listens where the agent or its HAProxy will.
 func (x *exam) lookPorts(context.Context) (func(), error) {
 	c := x.cfg
-	all := []check.Port{{Use: check.UseMetrics, Number: c.Metrics.Bind.Port()}, {Use: check.UseHello, Protocol: "UDP", Number: c.Hello.Port}}
+	all := []check.Port{{Use: check.UseMetrics, Number: c.Metrics.Bind.Port()}, {Use: check.UseHello, Protocol: "UDP",
+		Number: c.Hello.Port}}
 	if len(c.APIServer.VIPs) > 0 {
 		all = append(all, check.Port{Use: check.UseAPIServer, Number: c.APIServer.Port})
 		if x.facts.Site.Balance {
@@ -193,7 +194,8 @@ func (x *exam) lookHAProxy(ctx context.Context) (func(), error) {
 	}
 	nofile := openFiles(who)
 	if api {
-		h.Budgets = append(h.Budgets, budget("the API server", "apiServer.maxConnections", x.cfg.APIServer.MaxConnections, nofile))
+		h.Budgets = append(h.Budgets, budget("the API server", "apiServer.maxConnections", x.cfg.APIServer.MaxConnections,
+			nofile))
 	}
 	if x.cfg.Services.Enabled {
 		h.Budgets = append(h.Budgets, budget("Services", "services.maxConnections", x.cfg.Services.MaxConnections, nofile))

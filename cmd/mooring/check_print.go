@@ -77,7 +77,8 @@ func printFindings(b *strings.Builder, all []check.Finding) {
 		if i == 0 {
 			b.WriteString("\n")
 		}
-		f := check.Finding{What: strings.Join(unseen[key], ", ") + ": " + strings.TrimPrefix(key[0], "not seen: "), Fix: key[1]}
+		f := check.Finding{What: strings.Join(unseen[key], ", ") + ": " + strings.TrimPrefix(key[0], "not seen: "),
+			Fix: key[1]}
 		printFinding(b, [2]string{"?", "not seen"}, f)
 	}
 }

@@ -21,7 +21,8 @@ type checked struct {
 // check runs `mooring check` on the node; its exit code fits what it says.
 func (w *world) check(n *lab.Node, more ...string) checked {
 	w.t.Helper()
-	argv := append([]string{lab.Mooring(w.t), "check", "-o", "json", "--config", filepath.Join(n.Dir(), "agent.yaml")}, more...)
+	argv := append([]string{lab.Mooring(w.t), "check", "-o", "json", "--config", filepath.Join(n.Dir(), "agent.yaml")},
+		more...)
 	// Its complaint about problems goes to standard error.
 	out, err := n.Try(append([]string{"sh", "-c", `"$@" 2>/dev/null; echo "exit $?"`, "sh"}, argv...)...)
 	if err != nil {
@@ -129,7 +130,10 @@ func TestCheck(t *testing.T) {
 	t.Log("the optional manifest lets the agent see it")
 	rbac := holder.Exec(lab.Mooring(t), "manifest", "rbac-check")
 	w.Apply([]byte(rbac))
-	w.Eventually(5*time.Second, "the check sees DaemonSets", func() bool { return w.check(holder).says("load-balancers", "ok", "none") })
+	w.Eventually(5*time.Second, "the check sees DaemonSets", func() bool {
+		return w.check(holder).says("load-balancers",
+			"ok", "none")
+	})
 	w.faults(holder, standby)
 }
 
@@ -147,7 +151,8 @@ func (w *world) faults(holder, n *lab.Node) {
 	n.Exec("sysctl", "-qw", "net.ipv4.conf.all.drop_gratuitous_arp=1")
 	w.Eventually(10*time.Second, "every fault is found", func() bool {
 		c := w.check(n)
-		return c.says("rights", "problem", "list nodes") && c.says("claims", "problem", rogue.MAC()) && c.says("hello", "warning", holder.Name())
+		return c.says("rights", "problem", "list nodes") && c.says("claims", "problem", rogue.MAC()) && c.says("hello",
+			"warning", holder.Name())
 	})
 	c := w.check(n)
 	for _, f := range c.Findings {

@@ -17,7 +17,8 @@ func sound() *Facts {
 	return &Facts{
 		Gaps: map[Part]Gap{},
 		Site: Site{
-			File: "m.yaml", Node: "n1", VIPs: []netip.Addr{vip, six}, Port: 6443, Proxy: 7443, Hello: 7444, Peers: 7445, Metrics: 9441,
+			File: "m.yaml", Node: "n1", VIPs: []netip.Addr{vip,
+				six}, Port: 6443, Proxy: 7443, Hello: 7444, Peers: 7445, Metrics: 9441,
 			Balance: true, Services: true, DefaultClass: true, Namespace: "mooring-system", Kubeconfig: "k.conf",
 		},
 		Links: Links{Names: []string{"lo", "eth0"}, VIPs: []Placed{
@@ -35,15 +36,18 @@ func sound() *Facts {
 		},
 		Rules: Rules{Mode: "nftables", Opened: map[uint16]bool{}},
 		Ports: []Port{
-			{UseMetrics, "TCP", 9441, own}, {UseHello, "UDP", 7444, own}, {UseProxy, "TCP", 7443, own}, {UsePeers, "TCP", 7445, nil},
-			{UseAPIServer, "TCP", 6443, []Listener{{At: netip.MustParseAddrPort("[::]:6443"), PID: 5, Command: "kube-apiserver"}}},
+			{UseMetrics, "TCP", 9441, own}, {UseHello, "UDP", 7444, own}, {UseProxy, "TCP", 7443, own}, {UsePeers, "TCP",
+				7445, nil},
+			{UseAPIServer, "TCP", 6443, []Listener{{At: netip.MustParseAddrPort("[::]:6443"), PID: 5,
+				Command: "kube-apiserver"}}},
 		},
 		HAProxy: HAProxy{
 			Version: "3.2.1", Major: 3, Minor: 2, Status: "long-term supported branch",
 			Budgets: []Budget{{For: "the API server", Setting: "apiServer.maxConnections", Most: 9000}},
 		},
 		Agent: Agent{
-			Version: "v1", Ours: "v1", State: "Standby", Holder: "n2", Precedence: true, Peers: []Peer{{"n2", "up"}, {"n3", "late"}},
+			Version: "v1", Ours: "v1", State: "Standby", Holder: "n2", Precedence: true, Peers: []Peer{{"n2", "up"}, {"n3",
+				"late"}},
 		},
 		Neighbours:  []Neighbour{{Node: "n2", Addr: netip.MustParseAddrPort("192.0.2.2:7445")}},
 		Credentials: Credentials{File: "k.conf", Left: 300 * 24 * time.Hour},
@@ -116,7 +120,8 @@ func tell(t *testing.T, stories []story) {
 				head, fix, _ := strings.Cut(s.want[i], " | ")
 				severity, rest, _ := strings.Cut(head, " ")
 				check, what, _ := strings.Cut(rest, ": ")
-				if string(x.Severity) != severity || x.Check != check || !strings.Contains(x.What, what) || !strings.Contains(x.Fix, fix) {
+				if string(x.Severity) != severity || x.Check != check || !strings.Contains(x.What, what) ||
+					!strings.Contains(x.Fix, fix) {
 					t.Errorf("got  %+v\nwant %s", x, s.want[i])
 				}
 				if x.Severity != Unseen && (x.Why == "" || x.Fix == "") {
@@ -147,8 +152,12 @@ func TestNode(t *testing.T) {
 			[]string{"problem interface: carrier | ethtool eth0", "unseen claims: 2001:db8::10"}},
 		{"two links in one subnet", func(f *Facts) { f.Links.VIPs[0].Beside = []string{"eth1"} },
 			[]string{"warning interface: eth1 | arp_ignore=1"}},
-		{"two links, arp_ignore", func(f *Facts) { f.Links.VIPs[0].Beside, f.Sysctls[all+"arp_ignore"] = []string{"eth1"}, "1" }, nil},
-		{"stranger", func(f *Facts) { f.Wire.Claims[0].Node = "" }, []string{"problem claims: 02:00:00:00:00:02, a host that is no candidate | ip neigh"}},
+		{"two links, arp_ignore", func(f *Facts) {
+			f.Links.VIPs[0].Beside, f.Sysctls[all+"arp_ignore"] = []string{"eth1"},
+				"1"
+		}, nil},
+		{"stranger", func(f *Facts) { f.Wire.Claims[0].Node = "" },
+			[]string{"problem claims: 02:00:00:00:00:02, a host that is no candidate | ip neigh"}},
 		{"stranger beside the holder", func(f *Facts) {
 			f.Wire.Claims = append(f.Wire.Claims, Claim{ip("192.0.2.10"), "02:00:00:00:00:66", ""})
 		}, []string{"problem claims: :66"}},
@@ -175,22 +184,26 @@ func TestNode(t *testing.T) {
 			[]string{"problem directories: read-only | mkdir"}},
 		{"deaf kernel", func(f *Facts) { f.Sysctls["net/ipv4/conf/eth0/arp_ignore"] = "8" },
 			[]string{"problem arp: answers nobody | net.ipv4.conf.eth0.arp_ignore=1"}},
-		{"proxy", func(f *Facts) { f.Sysctls["net/ipv4/conf/eth0/proxy_arp_pvlan"] = "1" }, []string{"problem arp: whoever holds it | =0"}},
+		{"proxy", func(f *Facts) { f.Sysctls["net/ipv4/conf/eth0/proxy_arp_pvlan"] = "1" },
+			[]string{"problem arp: whoever holds it | =0"}},
 		{"VLAN", func(f *Facts) {
 			f.Links.VIPs[0].Link, f.Sysctls["net/ipv4/conf/eth0.5/proxy_arp_pvlan"] = "eth0.5", "1"
 		}, []string{"problem arp: eth0.5 | conf.eth0/5.proxy_arp_pvlan"}},
 		{"no belief", func(f *Facts) {
 			f.Sysctls[all+"drop_gratuitous_arp"], f.Sysctls["net/ipv6/conf/eth0/drop_unsolicited_na"] = "1", "1"
 		}, []string{"warning arp: drop_gratuitous_arp", "warning arp: drop_unsolicited_na"}},
-		{"no IPv6", func(f *Facts) { f.Sysctls["net/ipv6/conf/eth0/disable_ipv6"] = "1" }, []string{"problem arp: switched off | disable_ipv6=0"}},
+		{"no IPv6", func(f *Facts) { f.Sysctls["net/ipv6/conf/eth0/disable_ipv6"] = "1" },
+			[]string{"problem arp: switched off | disable_ipv6=0"}},
 		{"strict and elsewhere", func(f *Facts) { f.Links.VIPs[0].Elsewhere, f.Sysctls[all+"rp_filter"] = "eth9", "1" },
 			[]string{"warning return-path: eth9 | rp_filter=2"}},
 		{"strict", func(f *Facts) { f.Sysctls[all+"rp_filter"] = "1" }, nil},
 		{"elsewhere, loose", func(f *Facts) {
 			f.Links.VIPs[0].Elsewhere, f.Sysctls[all+"rp_filter"], f.Sysctls["net/ipv4/conf/eth0/rp_filter"] = "eth9", "2", "1"
 		}, nil},
-		{"no forwarding", func(f *Facts) { f.Sysctls["net/ipv4/ip_forward"] = "0" }, []string{"problem forwarding: ip_forward | sysctl"}},
-		{"no forwarding, no Services", func(f *Facts) { f.Sysctls["net/ipv4/ip_forward"], f.Site.Services = "0", false }, nil},
+		{"no forwarding", func(f *Facts) { f.Sysctls["net/ipv4/ip_forward"] = "0" },
+			[]string{"problem forwarding: ip_forward | sysctl"}},
+		{"no forwarding, no Services", func(f *Facts) { f.Sysctls["net/ipv4/ip_forward"], f.Site.Services = "0", false },
+			nil},
 	})
 }
 
@@ -214,10 +227,12 @@ func TestPorts(t *testing.T) {
 		}, nil},
 		{"metrics taken", taken(0, Listener{At: at("0.0.0.0:9441"), PID: 9, Command: "exporter"}),
 			[]string{"problem ports: TCP port 9441 (metrics.bind): process 9 (exporter) listens on 0.0.0.0:9441 | ss -lnp"}},
-		{"hello taken by somebody", taken(1, Listener{At: at("0.0.0.0:7444")}), []string{"problem ports: UDP port 7444 (hello.port): a process that is not visible"}},
+		{"hello taken by somebody", taken(1, Listener{At: at("0.0.0.0:7444")}),
+			[]string{"problem ports: UDP port 7444 (hello.port): a process that is not visible"}},
 		{"load balancer in the API server's place", taken(4, Listener{At: at("0.0.0.0:6443"), PID: 9, Command: "haproxy"}),
 			[]string{"problem ports: where the API server belongs"}},
-		{"API server on the VIP", taken(4, Listener{At: at("192.0.2.10:6443"), PID: 9, Command: "x"}), []string{"problem ports: the VIP itself"}},
+		{"API server on the VIP", taken(4, Listener{At: at("192.0.2.10:6443"), PID: 9, Command: "x"}),
+			[]string{"problem ports: the VIP itself"}},
 		{"API server on one address", taken(4, Listener{At: at("192.0.2.3:6443"), PID: 9, Command: "kube-apiserver"}),
 			[]string{"warning ports: 192.0.2.3 only | --bind-address"}},
 		{"the same, without HAProxy", func(f *Facts) {
@@ -225,16 +240,25 @@ func TestPorts(t *testing.T) {
 			taken(4, Listener{At: at("192.0.2.3:6443"), PID: 9, Command: "kube-apiserver"})(f)
 		}, []string{"problem ports: nobody answers on the VIP"}},
 		{"API server to come", func(f *Facts) { f.Ports[4].By = nil }, nil},
-		{"among the NodePorts", func(f *Facts) { f.Ports[1].Number = 30444 }, []string{"warning ports: NodePorts | hello.port"}},
-		{"no HAProxy", func(f *Facts) { f.HAProxy.Missing = "not in PATH" }, []string{"problem haproxy: PATH | install haproxy"}},
-		{"no HAProxy, none needed", func(f *Facts) { f.HAProxy.Missing, f.Site.Balance, f.Site.Services = "not in PATH", false, false }, nil},
+		{"among the NodePorts", func(f *Facts) { f.Ports[1].Number = 30444 },
+			[]string{"warning ports: NodePorts | hello.port"}},
+		{"no HAProxy", func(f *Facts) { f.HAProxy.Missing = "not in PATH" },
+			[]string{"problem haproxy: PATH | install haproxy"}},
+		{"no HAProxy, none needed", func(f *Facts) {
+			f.HAProxy.Missing, f.Site.Balance, f.Site.Services = "not in PATH",
+				false, false
+		}, nil},
 		{"old HAProxy", func(f *Facts) { f.HAProxy.Major, f.HAProxy.Minor, f.HAProxy.Version = 2, 4, "2.4.1" },
 			[]string{"problem haproxy: 2.4.1 is older than 2.6"}},
-		{"short support", func(f *Facts) { f.HAProxy.Minor, f.HAProxy.Status = 1, "" }, []string{"warning haproxy: branch 3.1"}},
-		{"end of life", func(f *Facts) { f.HAProxy.Status = "End of life - please upgrade." }, []string{"warning haproxy: End of life"}},
+		{"short support", func(f *Facts) { f.HAProxy.Minor, f.HAProxy.Status = 1, "" },
+			[]string{"warning haproxy: branch 3.1"}},
+		{"end of life", func(f *Facts) { f.HAProxy.Status = "End of life - please upgrade." },
+			[]string{"warning haproxy: End of life"}},
 		{"no TLS", func(f *Facts) { f.HAProxy.Lacks = []string{"OPENSSL"} }, []string{"problem haproxy: without OPENSSL"}},
-		{"few files", func(f *Facts) { f.HAProxy.Budgets[0].Fault = "the limit is 100" }, []string{"problem open-files: the limit is 100 | ulimit"}},
-		{"fewer than wanted", func(f *Facts) { f.HAProxy.Budgets[0].Wanted = 20000 }, []string{"warning open-files: 9000 connections fit, apiServer.maxConnections wants 20000"}},
+		{"few files", func(f *Facts) { f.HAProxy.Budgets[0].Fault = "the limit is 100" },
+			[]string{"problem open-files: the limit is 100 | ulimit"}},
+		{"fewer than wanted", func(f *Facts) { f.HAProxy.Budgets[0].Wanted = 20000 },
+			[]string{"warning open-files: 9000 connections fit, apiServer.maxConnections wants 20000"}},
 		{"rather few", func(f *Facts) { f.HAProxy.Budgets[0].Most = 500 }, []string{"warning open-files: only 500"}},
 	})
 }
@@ -243,11 +267,17 @@ func TestCluster(t *testing.T) {
 	tell(t, []story{
 		{"complaints", func(f *Facts) { f.Agent.Complaints, f.Agent.Version = []string{"no witness"}, "v0" },
 			[]string{"warning agent: version v0", "warning agent: no witness"}},
-		{"never heard", func(f *Facts) { f.Agent.Peers[0].State = "unknown" }, []string{"warning hello: n2 never came | 7444"}},
+		{"never heard", func(f *Facts) { f.Agent.Peers[0].State = "unknown" },
+			[]string{"warning hello: n2 never came | 7444"}},
 		{"gone", func(f *Facts) { f.Agent.Peers[0].State = "down" }, []string{"warning hello: n2 have ended"}},
-		{"another key", func(f *Facts) { f.Agent.Refused = []string{"n2: key 12"} }, []string{"warning hello: n2: key 12 | mooring-system"}},
-		{"peers' port closed", func(f *Facts) { f.Neighbours[0].Fault = "timeout" }, []string{"warning peers-port: 192.0.2.2:7445 on n2 cannot | nc -vz 192.0.2.2 7445"}},
-		{"peers' port without HAProxy", func(f *Facts) { f.Neighbours[0].Fault, f.Neighbours[0].Refused = "refused", true }, nil},
+		{"another key", func(f *Facts) { f.Agent.Refused = []string{"n2: key 12"} },
+			[]string{"warning hello: n2: key 12 | mooring-system"}},
+		{"peers' port closed", func(f *Facts) { f.Neighbours[0].Fault = "timeout" },
+			[]string{"warning peers-port: 192.0.2.2:7445 on n2 cannot | nc -vz 192.0.2.2 7445"}},
+		{"peers' port without HAProxy", func(f *Facts) {
+			f.Neighbours[0].Fault, f.Neighbours[0].Refused = "refused",
+				true
+		}, nil},
 		{"no credentials yet", func(f *Facts) {
 			f.Credentials = Credentials{File: "k.conf", Missing: true, Fault: "none"}
 			f.Site.Fresh = true
@@ -266,7 +296,8 @@ func TestCluster(t *testing.T) {
 			[]string{"warning api: does not answer", "unseen clock: no API server"}},
 		{"refused", func(f *Facts) { f.Servers[0].Code = 401 }, []string{"problem api: refuses the credentials (401)"}},
 		{"not ready", func(f *Facts) { f.Servers[0].Code = 500 }, []string{"warning api: not ready (500)"}},
-		{"clock ahead", func(f *Facts) { f.Servers[1].Ahead = 9 * time.Second }, []string{"warning clock: 9s ahead of | timedatectl"}},
+		{"clock ahead", func(f *Facts) { f.Servers[1].Ahead = 9 * time.Second },
+			[]string{"warning clock: 9s ahead of | timedatectl"}},
 		{"clock behind", func(f *Facts) { f.Servers[1].Ahead = -time.Hour }, []string{"problem clock: 1h0m0s behind"}},
 		{"slow answer", func(f *Facts) { f.Servers[1].Ahead, f.Servers[1].Within = 3*time.Second, 2*time.Second }, nil},
 		{"certificate", func(f *Facts) { f.Certificate.Missing = []netip.Addr{ip("192.0.2.10")} },
@@ -278,12 +309,15 @@ func TestCluster(t *testing.T) {
 			f.Rights = Rights{User: "joe", Denied: map[string][]string{"rbac": {"a"}}, Groups: []string{"system:authenticated"}}
 		},
 			[]string{"problem rights: joe may not", "problem rights: not in the group mooring:agents"}},
-		{"namespace", func(f *Facts) { f.NamespaceMissing = true }, []string{"problem namespace: mooring-system | mooring manifest namespace"}},
+		{"namespace", func(f *Facts) { f.NamespaceMissing = true },
+			[]string{"problem namespace: mooring-system | mooring manifest namespace"}},
 		{"node", func(f *Facts) { f.NodeMissing = true }, []string{"problem node: no Node n1 | kubectl get nodes"}},
 		{"key to come", func(f *Facts) { f.Key.Missing = true }, nil},
-		{"key file gone", func(f *Facts) { f.Key.Missing, f.Site.KeyFile = true, "/k" }, []string{"problem key: not there | > /k"}},
+		{"key file gone", func(f *Facts) { f.Key.Missing, f.Site.KeyFile = true, "/k" },
+			[]string{"problem key: not there | > /k"}},
 		{"key unfit", func(f *Facts) { f.Key.Fault = "too short" }, []string{"problem key: too short"}},
-		{"no CRD", func(f *Facts) { f.Pools = Pools{Missing: true} }, []string{"problem pools: AddressPools | mooring manifest addresspools"}},
+		{"no CRD", func(f *Facts) { f.Pools = Pools{Missing: true} },
+			[]string{"problem pools: AddressPools | mooring manifest addresspools"}},
 		{"no pool", func(f *Facts) { f.Pools.Count = 0 }, []string{"warning pools: no AddressPool"}},
 	})
 }
@@ -300,30 +334,39 @@ func TestOthers(t *testing.T) {
 	only := func(do func(*Facts)) func(*Facts) {
 		return func(f *Facts) { do(f); f.Site.Services = false }
 	}
-	speaker := Workload{Kind: "DaemonSet", Namespace: "metallb-system", Name: "speaker", Images: []string{"quay.io/metallb/speaker:v0.14"}}
-	kubevip := Workload{Kind: "Pod", Namespace: "kube-system", Name: "kube-vip-n1", Words: []string{"manager", "address=192.0.2.99"}}
-	cilium := Workload{Kind: "ConfigMap", Namespace: "kube-system", Name: "cilium-config", Words: []string{"kube-proxy-replacement=true"}}
-	calico := Workload{Kind: "DaemonSet", Namespace: "calico-system", Name: "calico-node", Words: []string{"FELIX_BPFENABLED=True"}}
+	speaker := Workload{Kind: "DaemonSet", Namespace: "metallb-system", Name: "speaker",
+		Images: []string{"quay.io/metallb/speaker:v0.14"}}
+	kubevip := Workload{Kind: "Pod", Namespace: "kube-system", Name: "kube-vip-n1", Words: []string{"manager",
+		"address=192.0.2.99"}}
+	cilium := Workload{Kind: "ConfigMap", Namespace: "kube-system", Name: "cilium-config",
+		Words: []string{"kube-proxy-replacement=true"}}
+	calico := Workload{Kind: "DaemonSet", Namespace: "calico-system", Name: "calico-node",
+		Words: []string{"FELIX_BPFENABLED=True"}}
 	tell(t, []story{
 		{"loose ipvs", ipvs, []string{"problem kube-proxy: answers ARP for every Service | strictARP: true"}},
 		{"loose ipvs, no Services", only(ipvs), []string{"warning kube-proxy: kube-ipvs0"}},
 		{"strict ipvs", func(f *Facts) { ipvs(f); f.Sysctls["net/ipv4/conf/all/arp_ignore"] = "1"; f.KubeProxy.StrictARP = true }, nil},
 		{"loose on paper", func(f *Facts) { ipvs(f); f.Sysctls["net/ipv4/conf/all/arp_ignore"] = "1" }, nil},
-		{"VIP on kube-ipvs0", func(f *Facts) { f.Links.OnIPVS = []netip.Addr{ip("192.0.2.10")} }, []string{"problem kube-proxy: 192.0.2.10 is on kube-ipvs0"}},
-		{"ipvs by its link", func(f *Facts) { ipvs(f); f.KubeProxy, f.Rules.Mode = KubeProxy{}, "" }, []string{"problem kube-proxy: link kube-ipvs0"}},
-		{"MetalLB", with(speaker), []string{"problem load-balancers: MetalLB (DaemonSet metallb-system/speaker) | loadBalancerClass"}},
+		{"VIP on kube-ipvs0", func(f *Facts) { f.Links.OnIPVS = []netip.Addr{ip("192.0.2.10")} },
+			[]string{"problem kube-proxy: 192.0.2.10 is on kube-ipvs0"}},
+		{"ipvs by its link", func(f *Facts) { ipvs(f); f.KubeProxy, f.Rules.Mode = KubeProxy{}, "" },
+			[]string{"problem kube-proxy: link kube-ipvs0"}},
+		{"MetalLB", with(speaker),
+			[]string{"problem load-balancers: MetalLB (DaemonSet metallb-system/speaker) | loadBalancerClass"}},
 		{"MetalLB, another class", func(f *Facts) { f.Workloads, f.Site.DefaultClass = []Workload{speaker}, false }, nil},
 		{"MetalLB, no Services", only(with(speaker)), nil},
 		{"servicelb", with(Workload{Kind: "DaemonSet", Namespace: "kube-system", Name: "svclb-traefik-1"}),
 			[]string{"problem load-balancers: servicelb | --disable servicelb"}},
-		{"kube-vip", with(kubevip), []string{"warning load-balancers: must not have 192.0.2.10 | /etc/kubernetes/manifests/kube-vip.yaml"}},
+		{"kube-vip", with(kubevip),
+			[]string{"warning load-balancers: must not have 192.0.2.10 | /etc/kubernetes/manifests/kube-vip.yaml"}},
 		{"kube-vip with our VIP", func(f *Facts) {
 			k := kubevip
 			k.Words = []string{"vip_address=192.0.2.10"}
 			f.Workloads = []Workload{k}
 		},
 			[]string{"problem load-balancers: names a VIP"}},
-		{"kube-vip for Services", func(f *Facts) { k := kubevip; k.Words = []string{"svc_enable=true"}; f.Workloads = []Workload{k} },
+		{"kube-vip for Services",
+			func(f *Facts) { k := kubevip; k.Words = []string{"svc_enable=true"}; f.Workloads = []Workload{k} },
 			[]string{"problem load-balancers: gives or announces"}},
 		{"an address that only begins alike", func(f *Facts) {
 			k := kubevip
@@ -350,7 +393,11 @@ func TestOthers(t *testing.T) {
 		{"links left of eBPF", func(f *Facts) { f.Links.Names = []string{"bpfin.cali"} }, nil},
 		{"keepalived", func(f *Facts) { f.Programs = []Program{{PID: 9, Command: "keepalived"}} },
 			[]string{"warning load-balancers: keepalived runs on this node (process 9) | systemctl disable"}},
-		{"kube-vip, pod and process", func(f *Facts) { with(kubevip)(f); f.Programs = []Program{{PID: 9, Command: "kube-vip"}} },
+		{"kube-vip, pod and process", func(f *Facts) {
+			with(kubevip)(f)
+			f.Programs = []Program{{PID: 9,
+				Command: "kube-vip"}}
+		},
 			[]string{"warning load-balancers: kube-vip (Pod"}},
 		{"what is not seen", func(f *Facts) {
 			f.Gaps[PartWorkloads] = Gap{Why: "forbidden", Fix: "mooring manifest rbac-check"}
@@ -375,7 +422,8 @@ func TestGaps(t *testing.T) {
 			f.NodeMissing = true
 			all := Run(f)
 			i := slices.IndexFunc(all, func(x Finding) bool { return x.Check == c.Name })
-			if got := all[i]; got.Severity != Unseen || got.What != "not seen: the reason" || got.Fix != "the way" || got.Why != "" {
+			if got := all[i]; got.Severity != Unseen || got.What != "not seen: the reason" || got.Fix != "the way" ||
+				got.Why != "" {
 				t.Errorf("%s without %s: %+v", c.Name, p, got)
 			}
 			if p != PartNode && Worst(all) != Problem {

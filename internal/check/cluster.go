@@ -12,7 +12,8 @@ func agentSays(f *Facts) []Finding {
 	a := f.Agent
 	out := []Finding{ok("version %s, %s, the holder is %s", a.Version, orUnknown(a.State), orUnknown(a.Holder))}
 	if a.Version != a.Ours {
-		out = append(out, warning("systemctl restart mooring   # or delete its pod", "the agent is version %s, this command %s", a.Version, a.Ours))
+		out = append(out, warning("systemctl restart mooring   # or delete its pod",
+			"the agent is version %s, this command %s", a.Version, a.Ours))
 	}
 	for _, c := range a.Complaints {
 		out = append(out, warning("mooring status", "it complains: %s", c))
@@ -35,14 +36,17 @@ func hello(f *Facts) []Finding {
 		case "up", "late":
 			out = append(out, ok("hellos of %s come", p.Node))
 		case "unknown":
-			out = append(out, warning(fmt.Sprintf("nft list ruleset | grep %d   # on both nodes: let UDP port %d pass, and see that both have one key",
+			out = append(out, warning(fmt.Sprintf("nft list ruleset | grep %d   # on both nodes: let UDP port %d pass, and "+
+				"see that both have one key",
 				f.Site.Hello, f.Site.Hello), "hellos of %s never came: a firewall, another key, or no agent there", p.Node))
 		default:
-			out = append(out, warning("mooring status   # on "+p.Node, "hellos of %s have ended: it is down, or cut off", p.Node))
+			out = append(out, warning("mooring status   # on "+p.Node, "hellos of %s have ended: it is down, or cut off",
+				p.Node))
 		}
 	}
 	for _, r := range a.Refused {
-		out = append(out, warning("kubectl -n "+f.Site.Namespace+" get secret mooring-hello   # one key on all nodes", "hellos were not believed: %s", r))
+		out = append(out, warning("kubectl -n "+f.Site.Namespace+" get secret mooring-hello   # one key on all nodes",
+			"hellos were not believed: %s", r))
 	}
 	if len(out) == 0 {
 		out = append(out, ok("the agent knows no other candidate"))
@@ -114,7 +118,8 @@ func api(f *Facts) []Finding {
 		case s.Code == 200:
 			out = append(out, ok("%s is ready", name))
 		case s.Code == 401 || s.Code == 403:
-			out = append(out, problem("kubectl auth whoami --kubeconfig "+f.Site.Kubeconfig, "%s refuses the credentials (%d)", name, s.Code))
+			out = append(out, problem("kubectl auth whoami --kubeconfig "+f.Site.Kubeconfig,
+				"%s refuses the credentials (%d)", name, s.Code))
 		case s.Code != 0:
 			out = append(out, warning(fix, "%s is not ready (%d)", name, s.Code))
 		case ready || f.Site.Fresh:
@@ -178,7 +183,8 @@ func rights(f *Facts) []Finding {
 	var out []Finding
 	for _, file := range slices.Sorted(maps.Keys(r.Denied)) {
 		missing := r.Denied[file]
-		out = append(out, problem("mooring manifest "+file+" | kubectl apply -f -", "%s may not: %s", r.User, some(missing, 4)))
+		out = append(out, problem("mooring manifest "+file+" | kubectl apply -f -", "%s may not: %s", r.User, some(missing,
+			4)))
 	}
 	if len(out) > 0 && !slices.Contains(r.Groups, agentsGroup) {
 		out = append(out, problem("openssl x509 -noout -subject   # of the client certificate; it wants O=mooring:agents",
@@ -203,7 +209,8 @@ func some(all []string, most int) string {
 
 func namespace(f *Facts) []Finding {
 	if f.NamespaceMissing {
-		return []Finding{problem("mooring manifest namespace | kubectl apply -f -", "there is no namespace %s", f.Site.Namespace)}
+		return []Finding{problem("mooring manifest namespace | kubectl apply -f -", "there is no namespace %s",
+			f.Site.Namespace)}
 	}
 	return []Finding{ok("%s takes Leases", f.Site.Namespace)}
 }
@@ -221,9 +228,11 @@ func key(f *Facts) []Finding {
 	case k.Missing && f.Site.KeyFile == "":
 		return []Finding{ok("%s is not there yet: the first agent makes it", k.Where)}
 	case k.Missing:
-		return []Finding{problem("head -c 32 /dev/urandom | base64 > "+f.Site.KeyFile+"   # the same file on all nodes", "%s is not there", k.Where)}
+		return []Finding{problem("head -c 32 /dev/urandom | base64 > "+f.Site.KeyFile+"   # the same file on all nodes",
+			"%s is not there", k.Where)}
 	case k.Fault != "":
-		return []Finding{problem("head -c 32 /dev/urandom | base64   # a fresh key, for all nodes", "%s: %s", k.Where, k.Fault)}
+		return []Finding{problem("head -c 32 /dev/urandom | base64   # a fresh key, for all nodes", "%s: %s", k.Where,
+			k.Fault)}
 	}
 	return []Finding{ok("%s: %s", k.Where, plural(k.Keys, "key"))}
 }
@@ -233,9 +242,11 @@ func pools(f *Facts) []Finding {
 	case !f.Site.Services:
 		return nil
 	case f.Pools.Missing:
-		return []Finding{problem("mooring manifest addresspools | kubectl apply -f -", "the cluster does not know AddressPools")}
+		return []Finding{problem("mooring manifest addresspools | kubectl apply -f -",
+			"the cluster does not know AddressPools")}
 	case f.Pools.Count == 0:
-		return []Finding{warning("kubectl explain addresspools.spec", "there is no AddressPool: no Service can get an address")}
+		return []Finding{warning("kubectl explain addresspools.spec",
+			"there is no AddressPool: no Service can get an address")}
 	}
 	return []Finding{ok("%s", plural(f.Pools.Count, "AddressPool"))}
 }

@@ -42,7 +42,8 @@ func interfaces(f *Facts) []Finding {
 		case !v.Up:
 			out = append(out, problem("ip link set "+v.Link+" up", "%s: its link %s is down", v.IP, v.Link))
 		case !v.Carrier:
-			out = append(out, problem("ethtool "+v.Link, "%s: its link %s has no carrier: cable, switch port or bond", v.IP, v.Link))
+			out = append(out, problem("ethtool "+v.Link, "%s: its link %s has no carrier: cable, switch port or bond", v.IP,
+				v.Link))
 		case len(v.Beside) > 0 && v.IP.Is4() && f.strongest("arp_ignore", v.Link) == "0":
 			out = append(out, warning("sysctl -w net.ipv4.conf.all.arp_ignore=1",
 				"%s: %s is in its subnet besides %s, and the kernel answers for it on both, with two MACs", v.IP, list(v.Beside), v.Link))
@@ -72,7 +73,8 @@ func claims(f *Facts) []Finding {
 			out = append(out, warning("ip neigh show | grep -i "+c.MAC,
 				"%s is answered by MAC %s; the candidates' MACs are not known here, it may be one of them", c.IP, c.MAC))
 		default:
-			out = append(out, problem("ip neigh show | grep -i "+c.MAC+"   # find that host and take the address from it, or choose another",
+			out = append(out, problem("ip neigh show | grep -i "+c.MAC+"   # find that host and take the address from it, "+
+				"or choose another",
 				"%s is answered by MAC %s, a host that is no candidate", c.IP, c.MAC))
 		}
 	}
@@ -104,14 +106,16 @@ func witnesses(f *Facts) []Finding {
 	case len(w.Answered) > 0:
 		return []Finding{ok("%s answers", list(w.Answered))}
 	case w.Candidates == 2:
-		return []Finding{problem(way, "two candidates and no witness%s: when one dies the other takes over only when the Lease has run out",
+		return []Finding{problem(way,
+			"two candidates and no witness%s: when one dies the other takes over only when the Lease has run out",
 			deaf(silent))}
 	case w.Candidates == 1:
 		return []Finding{ok("one candidate: nobody could take over from another")}
 	case w.Candidates == 0:
 		return []Finding{warning(way, "no gateway and no witness answers%s; with two candidates one is needed", deaf(silent))}
 	}
-	return []Finding{ok("no gateway or witness answers%s; %d candidates are each other's witnesses", deaf(silent), w.Candidates)}
+	return []Finding{ok("no gateway or witness answers%s; %d candidates are each other's witnesses", deaf(silent),
+		w.Candidates)}
 }
 
 // deaf names hosts that did not answer.
@@ -145,7 +149,8 @@ func capabilities(f *Facts) []Finding {
 	}
 	fix := "mooring manifest static-pod | grep -A2 'add:'   # capabilities.add of the container; under systemd CapabilityBoundingSet"
 	if !p.Agent {
-		return []Finding{warning("sudo mooring check   # or in the agent's pod: kubectl -n kube-system exec POD -- mooring check",
+		return []Finding{warning("sudo mooring check   # or in the agent's pod: kubectl -n kube-system exec POD -- "+
+			"mooring check",
 			"this command lacks %s; an agent's own rights may differ, and were not seen", list(p.Lacks))}
 	}
 	return []Finding{problem(fix, "%s lacks %s", p.whose(), list(p.Lacks))}
@@ -156,14 +161,16 @@ func priority(f *Facts) []Finding {
 	if p.Precedence {
 		return []Finding{ok("%s gets the highest niceness%s", p.whose(), p.elsewhere())}
 	}
-	return []Finding{warning("mooring manifest static-pod | grep -A2 'add:'   # SYS_NICE; under systemd CapabilityBoundingSet and LimitNICE=-20",
+	return []Finding{warning("mooring manifest static-pod | grep -A2 'add:'   # SYS_NICE; under systemd "+
+		"CapabilityBoundingSet and LimitNICE=-20",
 		"%s does not get the highest niceness: %s", p.whose(), p.Why)}
 }
 
 func directories(f *Facts) []Finding {
 	var out []Finding
 	for _, why := range f.Process.Unwritable {
-		out = append(out, problem("mkdir -p /run/mooring /var/lib/mooring   # and mount them into the pod, not read-only", "%s", why))
+		out = append(out, problem("mkdir -p /run/mooring /var/lib/mooring   # and mount them into the pod, not read-only",
+			"%s", why))
 	}
 	if len(out) == 0 {
 		out = append(out, ok("runDir and stateDir can be written"))
@@ -200,7 +207,8 @@ func (f *Facts) arp4(v Placed) []Finding {
 			"arp_ignore is 8: this kernel answers nobody who asks for %s", v.IP))
 	}
 	if f.Sysctls["net/ipv4/conf/"+v.Link+"/proxy_arp_pvlan"] == "1" {
-		out = append(out, problem(set("proxy_arp_pvlan", "0"), "proxy_arp_pvlan of %s is 1: this node answers for %s whoever holds it", v.Link, v.IP))
+		out = append(out, problem(set("proxy_arp_pvlan", "0"),
+			"proxy_arp_pvlan of %s is 1: this node answers for %s whoever holds it", v.Link, v.IP))
 	}
 	if f.strongest("drop_gratuitous_arp", v.Link) == "1" {
 		out = append(out, warning("sysctl -w net.ipv4.conf.all.drop_gratuitous_arp=0 && "+set("drop_gratuitous_arp", "0"),
@@ -231,7 +239,8 @@ func returnPath(f *Facts) []Finding {
 	var out []Finding
 	for _, v := range f.Links.VIPs {
 		if v.Fault == "" && v.IP.Is4() && v.Elsewhere != "" && f.strongest("rp_filter", v.Link) == "1" {
-			out = append(out, warning(fmt.Sprintf("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.%s.rp_filter=2", dotless(v.Link)),
+			out = append(out, warning(fmt.Sprintf("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.%s.rp_filter=2",
+				dotless(v.Link)),
 				"rp_filter is 1 (strict) and the default route goes over %s: clients from outside the subnet of %s cannot reach %s",
 				v.Elsewhere, v.Link, v.IP))
 		}
@@ -247,7 +256,8 @@ func forwarding(f *Facts) []Finding {
 		return nil
 	}
 	if f.Sysctls["net/ipv4/ip_forward"] == "0" {
-		return []Finding{problem("sysctl -w net.ipv4.ip_forward=1   # and in /etc/sysctl.d", "ip_forward is 0: what is for pods is not forwarded")}
+		return []Finding{problem("sysctl -w net.ipv4.ip_forward=1   # and in /etc/sysctl.d",
+			"ip_forward is 0: what is for pods is not forwarded")}
 	}
 	if f.Sysctls["net/ipv6/conf/all/forwarding"] == "0" {
 		return []Finding{ok("ip_forward is on; IPv6 forwarding is off, which Services with IPv6 addresses need")}

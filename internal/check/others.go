@@ -53,7 +53,8 @@ func (f *Facts) strictARP(told string) Finding {
 	case loose && f.Site.Services:
 		return problem(fix, "mode ipvs (says %s) without strictARP: this node answers ARP for every Service's address", told)
 	case loose:
-		return warning(fix, "mode ipvs (says %s) without strictARP: this node answers ARP for every address on %s", told, ipvsLink)
+		return warning(fix, "mode ipvs (says %s) without strictARP: this node answers ARP for every address on %s", told,
+			ipvsLink)
 	case f.KubeProxy.Stated && !f.KubeProxy.StrictARP && ignore != "":
 		return ok("mode ipvs, says %s; strictARP is off, but arp_ignore is %s already", told, ignore)
 	}

@@ -10,7 +10,8 @@ import (
 
 func nftables(f *Facts) []Finding {
 	if f.Rules.Fault != "" {
-		return []Finding{problem("apt-get install nftables   # or the package of your distribution; the agent's image has it", "%s", f.Rules.Fault)}
+		return []Finding{problem("apt-get install nftables   # or the package of your distribution; the agent's image "+
+			"has it", "%s", f.Rules.Fault)}
 	}
 	return []Finding{ok("the kernel takes redirects, mute tables and forwards")}
 }
@@ -41,7 +42,8 @@ func firewall(f *Facts) []Finding {
 		return []Finding{ok("%s drops by default and names the agents' ports", list(f.Rules.Drops))}
 	}
 	insert := "nft insert rule " + f.Rules.Drops[0] + " "
-	return []Finding{warning(insert+strings.Join(closed, " accept && "+insert)+" accept   # or as your firewall's tool does",
+	return []Finding{warning(insert+strings.Join(closed,
+		" accept && "+insert)+" accept   # or as your firewall's tool does",
 		"%s drops by default, and no rule names %s", list(f.Rules.Drops), strings.Join(closed, " or "))}
 }
 
@@ -102,10 +104,12 @@ func (f *Facts) apiPort(p Port) []Finding {
 	for _, l := range p.By {
 		switch {
 		case l.balances():
-			out = append(out, problem(fmt.Sprintf("ss -lntp | grep ':%d '   # stop it: the agent brings its own load balancer", p.Number),
+			out = append(out, problem(fmt.Sprintf("ss -lntp | grep ':%d '   # stop it: the agent brings its own load "+
+				"balancer", p.Number),
 				"%s: %s listens on %s, where the API server belongs", name, l.who(), l.At))
 		case slices.Contains(f.Site.VIPs, l.At.Addr()):
-			out = append(out, problem(fmt.Sprintf("ss -lntp | grep ':%d '", p.Number), "%s: %s listens on the VIP itself (%s)", name, l.who(), l.At))
+			out = append(out, problem(fmt.Sprintf("ss -lntp | grep ':%d '", p.Number),
+				"%s: %s listens on the VIP itself (%s)", name, l.who(), l.At))
 		default:
 			at = append(at, l.At.Addr())
 		}
@@ -146,7 +150,8 @@ func program(f *Facts) []Finding {
 	case h.Missing != "":
 		return []Finding{problem(install, "%s", h.Missing)}
 	case h.Major < 2 || h.Major == 2 && h.Minor < 6:
-		return []Finding{problem(install, "HAProxy %s is older than 2.6, the oldest that the agent's configuration is made for", h.Version)}
+		return []Finding{problem(install,
+			"HAProxy %s is older than 2.6, the oldest that the agent's configuration is made for", h.Version)}
 	case len(h.Lacks) > 0:
 		return []Finding{problem(install, "HAProxy %s is built without %s", h.Version, list(h.Lacks))}
 	}
@@ -157,7 +162,8 @@ func program(f *Facts) []Finding {
 		out = append(out, ok("HAProxy %s (%s)", h.Version, h.status()))
 	}
 	if h.Major == 2 && h.Minor == 6 {
-		out = append(out, ok("2.6 has no bandwidth limits (bwlim, 2.7), and takes an added server for up before its first check (init-state, 3.1)"))
+		out = append(out, ok("2.6 has no bandwidth limits (bwlim, 2.7), and takes an added server for up before its "+
+			"first check (init-state, 3.1)"))
 	}
 	return out
 }
@@ -181,7 +187,8 @@ func openFiles(f *Facts) []Finding {
 		case b.Fault != "":
 			out = append(out, problem(raise, "HAProxy of %s: %s", b.For, b.Fault))
 		case b.Wanted > b.Most:
-			out = append(out, warning(raise, "HAProxy of %s: %d connections fit, %s wants %d", b.For, b.Most, b.Setting, b.Wanted))
+			out = append(out, warning(raise, "HAProxy of %s: %d connections fit, %s wants %d", b.For, b.Most, b.Setting,
+				b.Wanted))
 		case b.Most < fewConnections && b.Wanted == 0:
 			out = append(out, warning(raise, "HAProxy of %s: only %d connections fit", b.For, b.Most))
 		default:

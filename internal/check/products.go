@@ -112,7 +112,8 @@ func network(f *Facts) []Finding {
 	if !f.Site.Services {
 		return []Finding{ok("%s; the API server's VIP is no Service and works", what)}
 	}
-	return []Finding{warning("kubectl annotate service NAME mooring.dev/data-path=direct   # where "+string(by)+" shall serve it; it must know the address",
+	return []Finding{warning("kubectl annotate service NAME mooring.dev/data-path=direct   # where "+string(by)+" "+
+		"shall serve it; it must know the address",
 		"%s: it takes connections to Services' addresses from pods and nodes itself; HAProxy gets those from outside only "+
 			"where it leaves them alone", what)}
 }

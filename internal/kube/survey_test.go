@@ -100,8 +100,10 @@ func TestRights(t *testing.T) {
 			t.Errorf("missing: %s", want)
 		}
 	}
-	status, err := Rights("kind: ClusterRole\nrules: [{apiGroups: [\"\"], resources: [services/status], verbs: [patch]}]\n---\nkind: Other\n")
-	if err != nil || len(status) != 1 || status[0].String() != "patch services/status" || status[0].Subresource != "status" {
+	status, err := Rights("kind: ClusterRole\nrules: [{apiGroups: [\"\"], resources: [services/status], verbs: " +
+		"[patch]}]\n---\nkind: Other\n")
+	if err != nil || len(status) != 1 || status[0].String() != "patch services/status" ||
+		status[0].Subresource != "status" {
 		t.Errorf("a subresource: %v, %v", status, err)
 	}
 	if _, err := Rights("\tno YAML"); err == nil {
@@ -111,7 +113,8 @@ func TestRights(t *testing.T) {
 
 func TestDenied(t *testing.T) {
 	const self, other = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "POST /apis/authorization.k8s.io/v1/subjectaccessreviews"
-	all := []Right{{Verb: "get", Resource: "nodes"}, {Namespace: "x", Verb: "patch", Resource: "services", Subresource: "status"}, {Verb: "list", Resource: "nodes"}}
+	all := []Right{{Verb: "get", Resource: "nodes"}, {Namespace: "x", Verb: "patch", Resource: "services",
+		Subresource: "status"}, {Verb: "list", Resource: "nodes"}}
 	a := &answers{of: map[string]string{self: `func "get"`, other: `func "patch"`}}
 	got, err := Denied(t.Context(), a.config(), all, nil)
 	if err != nil || !slices.Equal(got, all[:1]) {
@@ -139,7 +142,8 @@ func TestDenied(t *testing.T) {
 }
 
 func TestWhoAmI(t *testing.T) {
-	a := &answers{of: map[string]string{"POST /apis/authentication.k8s.io/v1/selfsubjectreviews": `{"apiVersion":"authentication.k8s.io/v1",
+	a := &answers{of: map[string]string{"POST " +
+		"/apis/authentication.k8s.io/v1/selfsubjectreviews": `{"apiVersion":"authentication.k8s.io/v1",
 		"kind":"SelfSubjectReview","status":{"userInfo":{"username":"mooring:node:n1","groups":["mooring:agents"]}}}`}}
 	got, err := WhoAmI(t.Context(), a.config())
 	if d := cmp.Diff(Who{"mooring:node:n1", []string{"mooring:agents"}}, got); d != "" || err != nil {
@@ -152,12 +156,31 @@ func TestSurveyMissing(t *testing.T) {
 	s, a := surveyor(t, map[string]string{})
 	ctx := context.Background()
 	calls := map[string]func() (bool, error){
-		"GET /api/v1/nodes/n1":                                        func() (bool, error) { return s.HasNode(ctx, "n1") },
-		"POST /apis/coordination.k8s.io/v1/namespaces/m/leases":       func() (bool, error) { return s.HasNamespace(ctx, "m") },
-		"GET /api/v1/namespaces/m/secrets/k":                          func() (bool, error) { _, ok, err := s.HelloKeys(ctx, "m", "k"); return ok, err },
-		"GET /apis/mooring.dev/v1alpha1/addresspools":                 func() (bool, error) { _, ok, err := s.Pools(ctx); return ok, err },
-		"GET /api/v1/namespaces/kube-system/configmaps/kube-proxy":    func() (bool, error) { _, ok, err := s.KubeProxy(ctx); return ok, err },
-		"GET /api/v1/namespaces/kube-system/configmaps/cilium-config": func() (bool, error) { _, ok, err := s.Cilium(ctx); return ok, err },
+		"GET /api/v1/nodes/n1": func() (bool, error) { return s.HasNode(ctx, "n1") },
+		"POST /apis/coordination.k8s.io/v1/namespaces/m/leases": func() (bool, error) {
+			return s.HasNamespace(ctx,
+				"m")
+		},
+		"GET /api/v1/namespaces/m/secrets/k": func() (bool, error) {
+			_, ok,
+				err := s.HelloKeys(ctx, "m", "k")
+			return ok, err
+		},
+		"GET /apis/mooring.dev/v1alpha1/addresspools": func() (bool, error) {
+			_, ok,
+				err := s.Pools(ctx)
+			return ok, err
+		},
+		"GET /api/v1/namespaces/kube-system/configmaps/kube-proxy": func() (bool, error) {
+			_, ok,
+				err := s.KubeProxy(ctx)
+			return ok, err
+		},
+		"GET /api/v1/namespaces/kube-system/configmaps/cilium-config": func() (bool, error) {
+			_, ok,
+				err := s.Cilium(ctx)
+			return ok, err
+		},
 	}
 	for path, call := range calls {
 		if found, err := call(); found || err != nil {
@@ -184,7 +207,8 @@ func TestSurvey(t *testing.T) {
 		"GET /apis/apps/v1/daemonsets": `{"kind":"DaemonSetList","apiVersion":"apps/v1","items":[{"metadata":{"name":"speaker","namespace":"m"},` +
 			`"spec":{"template":{"spec":{"containers":[{"image":"quay.io/metallb/speaker","args":["--port=1"]}]}}}}]}`,
 		"GET /api/v1/namespaces/kube-system/pods": `{"kind":"PodList","apiVersion":"v1","items":[` +
-			strings.ReplaceAll(pod, "%q", `"kubernetes.io/config.mirror"`) + `,` + strings.ReplaceAll(pod, "%q", `"other"`) + `]}`,
+			strings.ReplaceAll(pod, "%q", `"kubernetes.io/config.mirror"`) + `,` + strings.ReplaceAll(pod, "%q",
+			`"other"`) + `]}`,
 		"GET /api/v1/namespaces/m/secrets/k": `{"kind":"Secret","apiVersion":"v1","data":{"b":"YmI=","a":"YWEK"}}`,
 		"GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices": `{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","items":[` +
 			`{"ports":[{"port":6443}],"endpoints":[{"addresses":["192.0.2.1"]},{"addresses":["x","192.0.2.2"]}]}]}`,
@@ -195,15 +219,18 @@ func TestSurvey(t *testing.T) {
 		t.Errorf("kube-proxy: %+v, %t, %v", c, found, err)
 	}
 	cilium, _, err := s.Cilium(ctx)
-	if d := cmp.Diff(Workload{"ConfigMap", "kube-system", "cilium-config", nil, []string{"a=b", "kube-proxy-replacement=true"}}, cilium); d != "" || err != nil {
+	if d := cmp.Diff(Workload{"ConfigMap", "kube-system", "cilium-config", nil, []string{"a=b",
+		"kube-proxy-replacement=true"}}, cilium); d != "" || err != nil {
 		t.Error(d, err)
 	}
 	sets, err := s.DaemonSets(ctx)
-	if d := cmp.Diff([]Workload{{"DaemonSet", "m", "speaker", []string{"quay.io/metallb/speaker"}, []string{"--port=1"}}}, sets); d != "" || err != nil {
+	if d := cmp.Diff([]Workload{{"DaemonSet", "m", "speaker", []string{"quay.io/metallb/speaker"},
+		[]string{"--port=1"}}}, sets); d != "" || err != nil {
 		t.Error(d, err)
 	}
 	pods, err := s.StaticPods(ctx)
-	want := []Workload{{"Pod", "kube-system", "kube-vip-n1", []string{"i"}, []string{"c", "manager", "address=192.0.2.10"}}}
+	want := []Workload{{"Pod", "kube-system", "kube-vip-n1", []string{"i"}, []string{"c", "manager",
+		"address=192.0.2.10"}}}
 	if d := cmp.Diff(want, pods); d != "" || err != nil {
 		t.Error("static pods only: ", d, err)
 	}
@@ -255,7 +282,8 @@ func TestLook(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	got := s.Look(ctx)
-	if len(got) != 2 || got[0].Addr != api.addr || !got[0].Local || got[0].Code != http.StatusTeapot || got[0].Err != nil || !got[0].Dated ||
+	if len(got) != 2 || got[0].Addr != api.addr || !got[0].Local || got[0].Code != http.StatusTeapot ||
+		got[0].Err != nil || !got[0].Dated ||
 		(got[0].Ahead-time.Hour).Abs() > got[0].Within+time.Second {
 		t.Errorf("the first: %+v", got[0])
 	}
