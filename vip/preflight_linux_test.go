@@ -5,18 +5,24 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestSurveyHearsAll: two hosts with one address both are told, which Probe, that is
 // back with the first answer, need not hear.
 func TestSurveyHearsAll(t *testing.T) {
 	l := newLab(t)
-	for _, p := range l.peers {
-		p.add("10.7.0.77/24")
-		p.add("fd07::77/64")
-	}
-	asked := addrs(t, "10.7.0.77 "+l.link+", fd07::77 "+l.link+", 10.7.0.78 "+l.link)
-	got, err := New(Options{Now: boottime}).Survey(context.Background(), asked)
+	late := l.peers[1]
+	l.peers[0].add("10.7.0.77/24")
+	l.peers[0].add("fd07::77/64")
+	// The second host answers the second question only.
+	come := time.AfterFunc(100*time.Millisecond, func() {
+		late.add("10.7.0.77/24")
+		late.add("fd07::77/64")
+	})
+	defer come.Stop()
+	asked := addrs(t, "10.7.0.77 "+l.link+", fd07::77 "+l.link)
+	got, err := New(Options{Now: boottime, ProbeGap: 500 * time.Millisecond}).Survey(context.Background(), asked)
 	must(t, err)
 	heard := map[string]bool{}
 	for _, a := range got {
