@@ -270,8 +270,9 @@ func TestCluster(t *testing.T) {
 		{"never heard", func(f *Facts) { f.Agent.Peers[0].State = "unknown" },
 			[]string{"warning hello: n2 never came | 7444"}},
 		{"gone", func(f *Facts) { f.Agent.Peers[0].State = "down" }, []string{"warning hello: n2 have ended"}},
-		{"another key", func(f *Facts) { f.Agent.Refused = []string{"n2: key 12"} },
-			[]string{"warning hello: n2: key 12 | mooring-system"}},
+		{"another key at first", func(f *Facts) { f.Agent.Refused = []string{"n2: key 1", "strangers: key 3"} }, nil},
+		{"another key", func(f *Facts) { f.Agent.Refused, f.Agent.Peers[0].State = []string{"n2: key 12"}, "unknown" },
+			[]string{"warning hello: n2 never came", "warning hello: n2: key 12 | mooring-system"}},
 		{"peers' port closed", func(f *Facts) { f.Neighbours[0].Fault = "timeout" },
 			[]string{"warning peers-port: 192.0.2.2:7445 on n2 cannot | nc -vz 192.0.2.2 7445"}},
 		{"peers' port without HAProxy", func(f *Facts) {

@@ -45,13 +45,25 @@ func hello(f *Facts) []Finding {
 		}
 	}
 	for _, r := range a.Refused {
-		out = append(out, warning("kubectl -n "+f.Site.Namespace+" get secret mooring-hello   # one key on all nodes",
-			"hellos were not believed: %s", r))
+		out = append(out, f.refused(r))
 	}
 	if len(out) == 0 {
 		out = append(out, ok("the agent knows no other candidate"))
 	}
 	return out
+}
+
+// refused judges datagrams that were not believed. The agent counts them from its
+// start: of a peer that is heard now, and of strangers that have become peers since,
+// they are history.
+func (f *Facts) refused(r string) Finding {
+	from, _, _ := strings.Cut(r, ":")
+	silent := func(p Peer) bool { return p.Node == from && p.State != "up" && p.State != "late" }
+	if !slices.ContainsFunc(f.Agent.Peers, silent) {
+		return ok("not believed since the agent's start: %s", r)
+	}
+	return warning("kubectl -n "+f.Site.Namespace+" get secret mooring-hello   # one key on all nodes",
+		"hellos were not believed: %s", r)
 }
 
 func neighbours(f *Facts) []Finding {
