@@ -128,12 +128,14 @@ func listening(port uint16) []listener {
 }
 
 // parseListeners reads the text of /proc/net/tcp or tcp6.
-func parseListeners(table string) []listener {
-	const listen = "0A"
+func parseListeners(table string) []listener { return parseSockets(table, "0A") }
+
+// parseSockets picks the sockets of a state (net/tcp_states.h, in hexadecimal).
+func parseSockets(table, state string) []listener {
 	var out []listener
 	for line := range strings.SplitSeq(table, "\n") {
 		words := strings.Fields(line)
-		if len(words) < 10 || words[3] != listen {
+		if len(words) < 10 || words[3] != state {
 			continue
 		}
 		if a, ok := parseHexAddr(words[1]); ok {

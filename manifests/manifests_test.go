@@ -61,7 +61,7 @@ func objects(t *testing.T, name string) []any {
 
 func TestEveryYAMLParses(t *testing.T) {
 	want := []string{
-		"addresspools.yaml", "mooring.service", "namespace.yaml", "rbac-services.yaml", "rbac.yaml", "static-pod.yaml",
+		"addresspools.yaml", "mooring.service", "namespace.yaml", "rbac-check.yaml", "rbac-services.yaml", "rbac.yaml", "static-pod.yaml",
 	}
 	if diff := cmp.Diff(want, Names()); diff != "" {
 		t.Error(diff)
@@ -110,6 +110,12 @@ func TestRights(t *testing.T) {
 			"everywhere: addresspools.mooring.dev":        read,
 			"everywhere: addresspools/status.mooring.dev": {"patch"},
 			"everywhere: events.events.k8s.io":            {"create", "patch"},
+		},
+		// Optional, and for reading only.
+		"rbac-check.yaml": {
+			"everywhere: daemonsets.apps":                       {"list"},
+			"kube-system: configmaps./kube-proxy,cilium-config": {"get"},
+			"kube-system: pods.":                                {"list"},
 		},
 	} {
 		if diff := cmp.Diff(want, granted(t, file)); diff != "" {

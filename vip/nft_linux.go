@@ -21,20 +21,26 @@ const (
 )
 
 // nft applies rules as one transaction: all of them or none. An error says what
-// nft said and what to install. When the limit is over it is not known which.
-func nft(ctx context.Context, rules string, limit time.Duration) error {
+// nft said and what to install. When the limit is over it is not known which. With
+// the flag -c nothing is applied.
+func nft(ctx context.Context, rules string, limit time.Duration, flags ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
+	cmd := exec.CommandContext(ctx, "nft", append(flags, "-f", "-")...)
 	cmd.Stdin = strings.NewReader(rules)
 	cmd.WaitDelay = 100 * time.Millisecond
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	err := cmd.Run()
-	said := strings.TrimSpace(stderr.String())
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
+	}
+	return nftFault(ctx, err, strings.TrimSpace(stderr.String()), limit)
+}
+
+// nftFault says why nft failed and what to do.
+func nftFault(ctx context.Context, err error, said string, limit time.Duration) error {
+	switch {
 	case errors.Is(err, exec.ErrNotFound):
 		return fmt.Errorf("nft: %w: install the package nftables", err)
 	case ctx.Err() != nil:

@@ -23,8 +23,9 @@ const usage = `mooring keeps a Kubernetes cluster's addresses.
   mooring move --to NODE              planned move; run it on the holder
   mooring move service NS/NAME --to NODE   the same of a Service's addresses
   mooring drain NODE [--undo]         hands its VIPs over and keeps them off it
+  mooring check [-o json]             this node and its cluster: what would keep an agent from working, and the way out
   mooring config check|minimal|reference [FILE]
-  mooring manifest rbac|rbac-services|addresspools|namespace|static-pod|mooring.service
+  mooring manifest rbac|rbac-services|rbac-check|addresspools|namespace|static-pod|mooring.service
   mooring version
 
 Every command takes --help.
@@ -40,6 +41,7 @@ type command func(ctx context.Context, args []string, out io.Writer) error
 func commands() map[string]command {
 	return map[string]command{
 		"agent": cmdAgent, "status": cmdStatus, "explain": cmdExplain, "move": cmdMove, "drain": cmdDrain, "config": cmdConfig, "manifest": cmdManifest,
+		"check": cmdCheck,
 		"version": func(_ context.Context, _ []string, out io.Writer) error {
 			_, err := fmt.Fprintln(out, "mooring", version)
 			return err
