@@ -22,6 +22,7 @@ const usage = `mooring keeps a Kubernetes cluster's addresses.
   mooring explain service NS/NAME     what a Service has, who serves it and what is wrong
   mooring move --to NODE              planned move; run it on the holder
   mooring drain NODE [--undo]         hands its VIPs over and keeps them off it
+  mooring credentials                 makes or renews this node's kubeconfig for its agent, from the cluster's CA
   mooring config check|minimal|reference [FILE]
   mooring manifest rbac|rbac-services|addresspools|namespace|static-pod|mooring.service
   mooring version
@@ -39,6 +40,7 @@ type command func(ctx context.Context, args []string, out io.Writer) error
 func commands() map[string]command {
 	return map[string]command{
 		"agent": cmdAgent, "status": cmdStatus, "explain": cmdExplain, "move": cmdMove, "drain": cmdDrain, "config": cmdConfig, "manifest": cmdManifest,
+		"credentials": cmdCredentials,
 		"version": func(_ context.Context, _ []string, out io.Writer) error {
 			_, err := fmt.Fprintln(out, "mooring", version)
 			return err
