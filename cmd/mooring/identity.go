@@ -27,8 +27,8 @@ type credentials struct {
 	missing bool
 	kube.Credentials
 	// life is the certificate's, if there is one.
-	life  identity.Life
-	known bool
+	life   identity.Life
+	known  bool
 	digest [sha256.Size]byte // of the file
 }
 
@@ -101,14 +101,17 @@ func (n *node) findServers() error {
 		return err
 	}
 	n.credentials = c
-	o := kube.ServersOptions{Kubeconfig: c.path, Never: n.cfg.APIServer.VIPs, Log: n.log, Now: boottime}
 	if c.missing {
 		n.log.Warn("no credentials yet: going on without an API server", "kubeconfig", c.path)
-		n.servers = kube.NoServers(o)
+		n.servers = kube.NoServers(n.serversOptions(c))
 		return nil
 	}
-	n.servers, err = kube.NewServers(o)
+	n.servers, err = kube.NewServers(n.serversOptions(c))
 	return err
+}
+
+func (n *node) serversOptions(c credentials) kube.ServersOptions {
+	return kube.ServersOptions{Kubeconfig: c.path, Never: n.cfg.APIServer.VIPs, Log: n.log, Now: boottime}
 }
 
 // newCredentials says whether other credentials than the node's are there that
@@ -121,6 +124,9 @@ func (n *node) newCredentials() bool {
 	}
 	n.looked = stamp
 	c, err := chooseCredentials(n.cfg, time.Now())
+	if err == nil && !c.missing {
+		_, err = kube.NewServers(n.serversOptions(c))
+	}
 	const stay = "; those read before stay in use"
 	switch {
 	case err != nil:

@@ -24,9 +24,8 @@ const (
 	// askAgain is the least time between two requests for one certificate: nobody
 	// shall have to deny the same every minute. Or a tenth of its life.
 	askAgain = 24 * time.Hour
-	// lookQuick is the pace while something is under way or wrong, lookSlow at rest.
-	lookQuick = 5 * time.Second
-	lookSlow  = time.Minute
+	// credentialsEvery is the pace: a look asks the API only while a request is under way.
+	credentialsEvery = 5 * time.Second
 	// pendingFile in stateDir is the request under way: {name, key, filed}.
 	pendingFile = "credentials-request.json"
 )
@@ -90,17 +89,17 @@ func (n *node) watchCredentials(ctx context.Context) error {
 		return err
 	}
 	for {
-		pause := r.look(ctx)
+		r.look(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(pause):
+		case <-time.After(credentialsEvery):
 		}
 	}
 }
 
-// look does what is due and says when to look again.
-func (r *renewal) look(ctx context.Context) time.Duration {
+// look does what is due.
+func (r *renewal) look(ctx context.Context) {
 	n, c := r.n, r.n.credentials
 	r.expiry.Set(0)
 	if c.known {
@@ -110,15 +109,11 @@ func (r *renewal) look(ctx context.Context) time.Duration {
 	renewable := c.known && c.Embedded && c.life.Of(n.cfg.Node) && !c.life.Expired(r.now())
 	if !renewable || r.now().Before(c.life.At(renewNum, renewDen)) {
 		r.say(pending{}, "")
-		if n.servers.Refused() != 0 || c.missing {
-			return lookQuick
-		}
-		return min(lookSlow, lookQuick+c.life.Whole()/100)
+		return
 	}
 	if err := r.renew(ctx); err != nil && ctx.Err() == nil {
 		n.complain("renewal", "the agent's certificate is not renewed: "+err.Error())
 	}
-	return lookQuick
 }
 
 // wrong says what a person should do about the credentials, "" for nothing.

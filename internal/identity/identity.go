@@ -108,7 +108,9 @@ func Read(cert []byte) (Life, error) {
 }
 
 // Of says whether it is the identity of the node's agent, and nobody else's.
-func (l Life) Of(node string) bool { return l.User == User(node) && slices.Equal(l.Groups, []string{Group}) }
+func (l Life) Of(node string) bool {
+	return l.User == User(node) && slices.Equal(l.Groups, []string{Group})
+}
 
 // Expired says whether it is of no use any more.
 func (l Life) Expired(now time.Time) bool { return !now.Before(l.NotAfter) }
