@@ -72,12 +72,16 @@ func cmdCredentials(_ context.Context, args []string, out io.Writer) error {
 		return errUsage
 	}
 	m.life = time.Duration(*days) * 24 * time.Hour
-	if err := errors.Join(m.fromConfig(*path), m.place(*profile)); err != nil {
+	if err := m.fromConfig(*path); err != nil {
+		return err
+	}
+	if *csr {
+		return m.request() // needs no authority: a worker has none
+	}
+	if err := m.place(*profile); err != nil {
 		return err
 	}
 	switch {
-	case *csr:
-		return m.request()
 	case *cert != "":
 		return m.complete(*cert)
 	default:

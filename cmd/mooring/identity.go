@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"mooring.dev/mooring/internal/config"
@@ -232,6 +233,20 @@ func left(then, now time.Time) string {
 	default:
 		return fmt.Sprintf("%d days left", int(d.Hours()/24))
 	}
+}
+
+// behindMount says that the file has no name any more: it was replaced on the node,
+// and a pod that mounts the file itself goes on seeing what was there before.
+func behindMount(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || sys.Nlink != 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s was replaced on the node, and this pod's mount shows what was there before: restart the pod, "+
+		"and let it mount the directory instead (kubeconfig: /etc/mooring/mooring.conf)", path)
 }
 
 // hasCA finds the cluster's authority, of the kubeconfig or, without, of the last

@@ -106,6 +106,7 @@ func (r *renewal) look(ctx context.Context) {
 		r.expiry.Set(float64(c.life.NotAfter.Unix()))
 	}
 	n.complain("credentials", r.wrong())
+	n.complain("credentials-mount", behindMount(c.path))
 	renewable := c.known && c.Embedded && c.life.Of(n.cfg.Node) && !c.life.Expired(r.now())
 	if !renewable || r.now().Before(c.life.At(renewNum, renewDen)) {
 		r.say(pending{}, "")

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -357,5 +358,23 @@ func TestLeft(t *testing.T) {
 	}
 	if got := (credentialsReport{}).line(now) + (credentialsReport{Kubeconfig: "/k"}).line(now); got != "credentials: /k" {
 		t.Error(got)
+	}
+}
+
+// TestBehindAMount: a file without a name is what a pod sees whose mounted file was
+// replaced.
+func TestBehindAMount(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kube.conf")
+	must(t, os.WriteFile(path, []byte("old"), 0o600))
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	mounted := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if got := behindMount(mounted) + behindMount(path) + behindMount(path+".gone"); got != "" {
+		t.Error(got)
+	}
+	must(t, replace(path, []byte("new")))
+	if got := behindMount(mounted); !strings.Contains(got, "restart the pod") || behindMount(path) != "" {
+		t.Errorf("%q", got)
 	}
 }
