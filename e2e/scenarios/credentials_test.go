@@ -225,12 +225,25 @@ func TestPowerLossWithoutQuorum(t *testing.T) {
 	t.Logf("%s holds after %s", holder.Name(), took)
 	w.stays(holder, 10*time.Second, "etcd has no quorum")
 	w.Node(1).Etcd().Start()
-	w.Eventually(time.Minute, "an API server confirms", func() bool { return w.status(holder).Confirmed })
+	w.Eventually(2*time.Minute, "an API server confirms", func() bool {
+		w.restartAPIServers()
+		return w.status(holder).Confirmed
+	})
 	w.Node(2).Etcd().Start()
-	w.AwaitReady()
+	w.Eventually(2*time.Minute, "every API server is ready", func() bool {
+		w.restartAPIServers()
+		return !slices.ContainsFunc(w.All(), func(n *lab.Node) bool { return !n.Ready() })
+	})
 	w.settleWithin(time.Minute)
 	w.stays(holder, 3*time.Second, "the quorum is back")
 	one(t, answers.Stop(), 0)
+}
+
+// restartAPIServers does what kubelet does: an API server ends without an etcd.
+func (w *world) restartAPIServers() {
+	for _, n := range w.All() {
+		n.APIServer().Start()
+	}
 }
 
 // identified gives a node its credentials and starts its agent.
