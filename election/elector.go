@@ -88,7 +88,7 @@ type Elector struct {
 	retrying bool               // a failed write will be sent again
 	restart  context.CancelFunc // ends the running LeaderElector
 	ended    chan struct{}      // closed when it has ended
-	said     string             // last complaint, logged once
+	said     map[string]string  // the last complaint of each kind, logged once
 	firstRun lb.Instant
 }
 
@@ -114,6 +114,7 @@ func newElector(opt Options, client coordinationclient.LeaseInterface, s *site) 
 	e := &Elector{
 		opt: opt, client: client, site: s,
 		tasks: make(chan func(context.Context), 16), writing: make(chan struct{}, 1), told: make(chan struct{}, 1),
+		said: map[string]string{},
 	}
 	e.pools.Store(&opt.Member.Pools)
 	e.wish.Store(&Lock{})
@@ -434,8 +435,8 @@ func (e *Elector) resolve(node string) {
 func (e *Elector) complain(what string, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if text := what + err.Error(); text != e.said {
-		e.said = text
+	if text := err.Error(); text != e.said[what] {
+		e.said[what] = text
 		e.opt.Log.Warn(what, "lease", e.opt.Namespace+"/"+e.opt.Group, "err", err)
 	}
 }

@@ -97,9 +97,11 @@ func TestRights(t *testing.T) {
 			"mooring-system: secrets.":                   {"create"},
 			"mooring-system: secrets./mooring-hello":     read,
 			"everywhere: nodes.":                         read,
-			"default: endpointslices.discovery.k8s.io":   read,
-			"default: events.":                           {"create", "patch"},
-			"default: events.events.k8s.io":              {"create", "patch"},
+			// Neither approval nor signing: either makes anybody of anybody.
+			"everywhere: certificatesigningrequests.certificates.k8s.io": {"create", "get"},
+			"default: endpointslices.discovery.k8s.io":                   read,
+			"default: events.":              {"create", "patch"},
+			"default: events.events.k8s.io": {"create", "patch"},
 		},
 		// No Secrets, no right to change a Service or a pool, to delete anything.
 		"rbac-services.yaml": {

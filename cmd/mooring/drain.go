@@ -62,7 +62,7 @@ func markDrained(ctx context.Context, cfg config.Config, node string, on bool) e
 	// What the way there has to say stands in the error.
 	log := slog.New(slog.DiscardHandler)
 	servers, err := kube.NewServers(kube.ServersOptions{
-		Kubeconfig: cfg.Kubeconfig, Never: cfg.APIServer.VIPs, Log: log, Now: boottime,
+		Kubeconfig: kubeconfigOf(cfg), Never: cfg.APIServer.VIPs, Log: log, Now: boottime,
 	})
 	if err != nil {
 		return err

@@ -268,7 +268,10 @@ func (n *node) watchHealth(ctx context.Context) error {
 	for {
 		ok, err := n.servers.LocalReady(ctx)
 		n.complain("health", complaintOf(err))
-		n.agent.Deliver(election.Health{OK: ok})
+		// Refused is no word about the API server, and missing credentials are none.
+		if !errors.Is(err, kube.ErrRefused) && !n.servers.Absent() {
+			n.agent.Deliver(election.Health{OK: ok})
+		}
 		select {
 		case <-ctx.Done():
 			return nil

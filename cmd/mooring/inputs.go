@@ -183,7 +183,15 @@ func (n *node) seeds() []lb.Backend {
 
 // checkFiles writes what HAProxy's health check needs to the run directory.
 func (n *node) checkFiles(withClient bool) (lb.Check, error) {
-	c := lb.Check{Path: n.cfg.APIServer.Check.Path, ServerName: serverName, CAFile: n.file("ca.pem")}
+	c := lb.Check{Path: n.cfg.APIServer.Check.Path, ServerName: serverName, CAFile: n.file(caFile)}
+	if n.servers.Absent() {
+		_, err := os.Stat(n.file(clientFile))
+		always := n.cfg.APIServer.Check.ClientCertificate == config.CertificateAlways
+		if withClient || err == nil && always { // as the last run left both
+			c.ClientPEM = n.file(clientFile)
+		}
+		return c, nil
+	}
 	if err := os.WriteFile(c.CAFile, n.servers.CAPEM(), 0o600); err != nil {
 		return c, fmt.Errorf("runDir: %v", err)
 	}
@@ -221,8 +229,12 @@ func (n *node) watchCertificate(ctx context.Context) error {
 	}
 }
 
-// clientFile is there while health checks need a client certificate.
-const clientFile = "client.pem"
+// clientFile is there while health checks need a client certificate, caFile is the
+// cluster's authority.
+const (
+	clientFile = "client.pem"
+	caFile     = "ca.pem"
+)
 
 // settleCheck gives HAProxy the client certificate when anonymous access is off:
 // when it is refused three times, for an API server that is starting refuses
@@ -359,6 +371,7 @@ func (n *node) report(a *agent.Agent) report {
 	r.Hello, r.Complaints = reportOf(said), n.helloComplaints(said)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	r.Credentials = n.credentialsStatus()
 	for key, text := range n.complaints {
 		// A stranger that has been silent for a minute is gone.
 		if text != "" && (key != "foreign" || time.Since(n.foreign) < time.Minute) {

@@ -24,6 +24,7 @@ const usage = `mooring keeps a Kubernetes cluster's addresses.
   mooring move service NS/NAME --to NODE   the same of a Service's addresses
   mooring drain NODE [--undo]         hands its VIPs over and keeps them off it
   mooring check [-o json]             this node and its cluster: what would keep an agent from working, and the way out
+  mooring credentials                 makes or renews this node's kubeconfig for its agent, from the cluster's CA
   mooring config check|minimal|reference [FILE]
   mooring manifest rbac|rbac-services|rbac-check|addresspools|namespace|static-pod|mooring.service
   mooring version
@@ -42,6 +43,7 @@ func commands() map[string]command {
 	return map[string]command{
 		"agent": cmdAgent, "status": cmdStatus, "explain": cmdExplain, "move": cmdMove, "drain": cmdDrain, "config": cmdConfig, "manifest": cmdManifest,
 		"check": cmdCheck,
+		"credentials": cmdCredentials,
 		"version": func(_ context.Context, _ []string, out io.Writer) error {
 			_, err := fmt.Fprintln(out, "mooring", version)
 			return err

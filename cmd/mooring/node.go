@@ -68,6 +68,8 @@ type node struct {
 	vips           []lb.Address
 	links          links
 	plane          plane
+	credentials    credentials
+	looked         string // the stamp of their files, the supervisor's
 	servers        *kube.Servers
 	reporter       *kube.Reporter
 	elector        *election.Elector
@@ -86,6 +88,7 @@ type node struct {
 	complaints map[string]string
 	foreign    time.Time       // when a stranger last claimed a VIP
 	down       map[string]bool // announcing links without carrier
+	request    string          // the CertificateSigningRequest under way
 }
 
 // newNode builds a node; addresses of an earlier run that are still alive are
@@ -211,10 +214,7 @@ func (n *node) adopt() election.Started {
 
 // connect prepares everything that talks to API servers.
 func (n *node) connect() error {
-	var err error
-	n.servers, err = kube.NewServers(kube.ServersOptions{
-		Kubeconfig: n.cfg.Kubeconfig, Never: n.cfg.APIServer.VIPs, Log: n.log, Now: boottime, Crowd: ofGroup,
-	})
+	err := n.findServers()
 	if err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func (n *node) compose(start election.Started, mac string) error {
 		},
 		VIPs: n.vips, Start: start, Forwards: n.links.Forwards(), Witnesses: n.witnesses(),
 		Plane: lb.Snapshot{
-			VIPs: n.cfg.APIServer.VIPs, Balance: n.cfg.APIServer.Balance == config.BalanceHAProxy,
+			VIPs: n.cfg.APIServer.VIPs, Balance: n.cfg.APIServer.Balance == config.BalanceHAProxy && n.hasCA(),
 			Port: n.cfg.APIServer.Port, ProxyPort: n.cfg.APIServer.ProxyPort, Seeds: n.seeds(), Check: check,
 		},
 		Addresses: n.links, Record: n.elector, DataPlane: n.plane, Memory: memoryOf(n.cfg),
@@ -361,7 +361,7 @@ func (n *node) run(quit, reload context.Context) error {
 	defer stop()
 	tasks := []func(context.Context) error{
 		n.links.Run, n.servers.Run, n.watcher.Run, n.reporter.Run, n.elector.Run, n.hello.Run, n.followKeys, n.taints.Run,
-		n.watchCertificate, n.watchHealth, n.serveMetrics, n.serveSocket,
+		n.watchCertificate, n.watchCredentials, n.watchHealth, n.serveMetrics, n.serveSocket,
 	}
 	if n.agent != nil {
 		tasks = append(tasks, n.plane.proxy.Run, n.plane.redirects.Run)

@@ -152,35 +152,48 @@ func (s *supervisor) serveUntilChange(ctx context.Context, n *node, hup <-chan o
 	poll := time.NewTicker(time.Second)
 	defer poll.Stop()
 	for {
+		var next *config.Config
 		select {
 		case err := <-ended:
 			return nil, err
 		case <-hup:
+			next = s.next(run, n)
 		case <-poll.C:
-			if stampOf(s.path) == s.stamp {
-				continue
+			if stampOf(s.path) != s.stamp {
+				next = s.next(run, n)
 			}
 		}
-		s.stamp = stampOf(s.path)
-		next, ok := s.read(n.cfg)
-		if ok {
-			if err := n.preflight(run, next); err != nil {
-				s.refuse(err)
-				ok = false
-			}
+		if n.newCredentials() && next == nil {
+			next = &n.cfg
 		}
-		n.refuse(s.refused)
-		if !ok || ctx.Err() != nil {
+		if next == nil || ctx.Err() != nil {
 			continue
 		}
-		s.log.Info("configuration changed, starting over with the addresses kept",
-			"fields", strings.Join(next.Changed(n.cfg), " "))
 		reload()
 		if err := <-ended; err != nil {
 			return nil, err
 		}
-		return &next, nil
+		return next, nil
 	}
+}
+
+// next is another configuration that this host can have, or nil.
+func (s *supervisor) next(ctx context.Context, n *node) *config.Config {
+	s.stamp = stampOf(s.path)
+	next, ok := s.read(n.cfg)
+	if ok {
+		if err := n.preflight(ctx, next); err != nil {
+			s.refuse(err)
+			ok = false
+		}
+	}
+	n.refuse(s.refused)
+	if !ok {
+		return nil
+	}
+	s.log.Info("configuration changed, starting over with the addresses kept",
+		"fields", strings.Join(next.Changed(n.cfg), " "))
+	return &next
 }
 
 // read loads the file again; false keeps the old configuration.

@@ -35,6 +35,8 @@ type report struct {
 	APIServers []kube.ServerState `json:"apiServers"`
 	// Hello is how this node hears the other candidates.
 	Hello helloReport `json:"hello"`
+	// Credentials are what this agent shows to API servers.
+	Credentials credentialsReport `json:"credentials"`
 	// Complaints are conditions that somebody should look at.
 	Complaints []string `json:"complaints,omitempty"`
 }
@@ -163,6 +165,9 @@ func printStatus(out io.Writer, r report, now time.Time) error {
 		return err
 	}
 	printPlane(out, r)
+	if line := r.Credentials.line(now); line != "" {
+		fmt.Fprintln(out, line)
+	}
 	if err := printPeers(out, r, now); err != nil {
 		return err
 	}

@@ -16,6 +16,9 @@ import (
 // "Not ready" (5xx) is an answer too. The error says that it could not be
 // asked.
 func (s *Servers) AnonymousReadyz(ctx context.Context) (bool, error) {
+	if s.absent {
+		return false, ErrNoCredentials
+	}
 	// A transport of its own: a connection made with the user's certificate
 	// must not be used.
 	conf := s.anonymous()
@@ -46,6 +49,9 @@ func (s *Servers) AnonymousReadyz(ctx context.Context) (bool, error) {
 // API server's certificate is valid (RFC 5280 §4.2.1.6), as a client sees them
 // that connects by address and so sends no server name.
 func (s *Servers) CertificateNames(ctx context.Context) (names []string, ips []netip.Addr, err error) {
+	if s.absent {
+		return nil, nil, ErrNoCredentials
+	}
 	conf := s.anonymous()
 	conf.ServerName = ""
 	// The names are what is asked for, so they cannot be verified; the chain

@@ -31,6 +31,12 @@ type tripper struct {
 
 // RoundTrip implements http.RoundTripper.
 func (t tripper) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t.s.absent {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, ErrNoCredentials
+	}
 	getBody, err := replay(req)
 	if err != nil {
 		return nil, err
@@ -55,6 +61,7 @@ func (t tripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.s.heard(req, won.resp.StatusCode)
 	b := &body{
 		ReadCloser: won.resp.Body, s: t.s, a: won.attempt, caller: req.Context(), code: won.resp.StatusCode,
 	}

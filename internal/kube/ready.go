@@ -17,6 +17,9 @@ import (
 // can be believed: it does not listen, hangs, or does not let this user ask.
 // No other server is asked, and no suspicion raised or cleared.
 func (s *Servers) LocalReady(ctx context.Context) (bool, error) {
+	if s.absent {
+		return false, ErrNoCredentials
+	}
 	s.mu.Lock()
 	local := s.list[0]
 	s.mu.Unlock()
@@ -29,11 +32,15 @@ func (s *Servers) LocalReady(ctx context.Context) (bool, error) {
 	case overloaded(code):
 		return false, nil
 	default:
-		return false, fmt.Errorf("this node's API server %s answers /readyz with %d %s; "+
+		return false, fmt.Errorf("this node's API server %s answers /readyz with %d %s: %w; "+
 			"the kubeconfig's user must be allowed to get /readyz (ClusterRole system:public-info-viewer)",
-			local.addr, code, http.StatusText(code))
+			local.addr, code, http.StatusText(code), ErrRefused)
 	}
 }
+
+// ErrRefused is the answer of an API server that works, to credentials that it
+// does not let ask: it says nothing about whether the server is ready.
+var ErrRefused = errors.New("refused")
 
 // askReadyz asks one server for /readyz with the user's credentials and returns
 // the status code. The error says that there was no answer within probeWait.

@@ -53,8 +53,12 @@ type Servers struct {
 	// request's URL names, and to no other.
 	probes http.RoundTripper
 
-	mu   sync.Mutex
-	list []*server
+	// absent: there are no credentials, and so no way.
+	absent bool
+
+	mu      sync.Mutex
+	list    []*server
+	refused refusal
 }
 
 // ServerState is what is thought of one API server.
@@ -95,6 +99,9 @@ func NewServers(o ServersOptions) (*Servers, error) {
 // stays first. Watches on servers that are gone end, so that they are opened
 // again elsewhere.
 func (s *Servers) Set(addrs []netip.AddrPort) {
+	if s.absent {
+		return
+	}
 	// One spelling of each address, or duplicates would go unnoticed.
 	addrs = slices.Clone(addrs)
 	for i, a := range addrs {
