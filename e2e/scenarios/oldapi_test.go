@@ -103,7 +103,7 @@ func (s *shop) sessions(n *lab.Node) int {
 	}
 	at, total := slices.Index(rows[0], "stot"), 0
 	for _, row := range rows[1:] {
-		if strings.HasPrefix(row[0], "fe_s-") {
+		if strings.HasPrefix(row[0], "fe_default_") {
 			count, _ := strconv.Atoi(row[at])
 			total += count
 		}
