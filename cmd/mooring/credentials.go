@@ -51,7 +51,8 @@ type minting struct {
 func cmdCredentials(_ context.Context, args []string, out io.Writer) error {
 	f := flags("credentials", "makes or renews the kubeconfig of this node's agent from the cluster's CA; "+
 		"good in a timer: it writes when half of the certificate's life is over")
-	path := f.String("config", defaultConfig, "the agent's configuration `FILE`, if there is one: kubeconfig, node and port come from it")
+	path := f.String("config", defaultConfig, "the agent's configuration `FILE`, if there is one: "+
+		"kubeconfig, node and port come from it")
 	profile := f.String("profile", "", "where the CA is: kubeadm, k0s or k3s; empty looks for them in this order")
 	days := f.Int("days", 365, "how long the certificate is good")
 	csr := f.Bool("csr", false, "the CA's key is elsewhere: write a key and a request to be signed there")
@@ -135,8 +136,8 @@ func (m *minting) place(profile string) error {
 	case profile != "":
 		return fmt.Errorf("there is no profile %q; there are %s", profile, strings.Join(names, ", "))
 	case m.ca.client == "":
-		return fmt.Errorf("no cluster CA on this host (looked for %s): run this on a control-plane node once its CA is there "+
-			"(kubeadm init, or kubeadm init phase certs ca), or give --ca and --ca-key", strings.Join(at, ", "))
+		return fmt.Errorf("no cluster CA on this host (looked for %s): run this on a control-plane node once its CA is "+
+			"there (kubeadm init, or kubeadm init phase certs ca), or give --ca and --ca-key", strings.Join(at, ", "))
 	}
 	m.ca.server = first(m.ca.server, m.ca.client)
 	return nil
@@ -166,8 +167,8 @@ func (m *minting) issue() error {
 	}
 	key, err := os.ReadFile(m.ca.key)
 	if errors.Is(err, fs.ErrNotExist) || m.ca.key == "" {
-		return fmt.Errorf("the CA's key is not on this host (%s): mooring credentials --csr makes a request to be signed where "+
-			"it is, or give --ca-key", orNone(m.ca.key))
+		return fmt.Errorf("the CA's key is not on this host (%s): mooring credentials --csr makes a request to be signed "+
+			"where it is, or give --ca-key", orNone(m.ca.key))
 	}
 	if err != nil {
 		return fmt.Errorf("the CA's key: %w", err)

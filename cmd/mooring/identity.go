@@ -214,7 +214,8 @@ func (r credentialsReport) line(now time.Time) string {
 	case r.Expires == nil && r.User == "":
 		return "credentials: " + r.Kubeconfig
 	}
-	text := fmt.Sprintf("credentials: %s, until %s (%s)", r.User, r.Expires.UTC().Format(time.DateOnly), left(*r.Expires, now))
+	text := fmt.Sprintf("credentials: %s, until %s (%s)", r.User, r.Expires.UTC().Format(time.DateOnly),
+		left(*r.Expires, now))
 	if r.Request != "" {
 		text += ", renewal asked for: " + r.Request
 	}

@@ -123,8 +123,8 @@ func (r *renewal) wrong() string {
 	near := min(expiryNear, c.life.Whole()/3)
 	switch code := r.n.servers.Refused(); {
 	case c.missing:
-		return fmt.Sprintf("no credentials: %s does not exist yet; until it does nobody is asked who may hold, and the VIP "+
-			"reaches the holder's own API server; once the cluster's CA is there: mooring credentials --node %s", c.path, cfg.Node)
+		return fmt.Sprintf("no credentials: %s does not exist yet; until it does nobody is asked who may hold, "+
+			"and the VIP reaches the holder's own API server; once the cluster's CA is there: mooring credentials --node %s", c.path, cfg.Node)
 	case c.known && c.life.Expired(now):
 		return fmt.Sprintf("the certificate in %s expired at %s: API servers refuse this agent, it keeps what it has; "+
 			"write the next one: mooring credentials --node %s", c.path, c.life.NotAfter.UTC().Format(time.RFC3339), cfg.Node)
@@ -132,8 +132,8 @@ func (r *renewal) wrong() string {
 		return fmt.Sprintf("API servers do not know the credentials in %s (401): this agent keeps what it has; is the "+
 			"authority another one since? mooring credentials --force --node %s", c.path, cfg.Node)
 	case code == 403:
-		return fmt.Sprintf("the credentials in %s have no right to the Leases (403): mooring manifest namespace | kubectl apply "+
-			"-f -; mooring manifest rbac | kubectl apply -f -; its user must be %s of the group %s", c.path,
+		return fmt.Sprintf("the credentials in %s have no right to the Leases (403): mooring manifest namespace | kubectl "+
+			"apply -f -; mooring manifest rbac | kubectl apply -f -; its user must be %s of the group %s", c.path,
 			identity.User(cfg.Node), identity.Group)
 	case c.known && c.life.NotAfter.Sub(now) < near:
 		return fmt.Sprintf("the certificate in %s expires at %s (%s): mooring credentials --node %s, or approve its request",
@@ -167,8 +167,8 @@ func (r *renewal) renew(ctx context.Context) error {
 	case got.State == kube.RequestWaiting:
 		r.say(p, fmt.Sprintf("waits for approval: kubectl certificate approve %s", p.Name))
 	case got.State == kube.RequestApproved:
-		r.say(p, "is approved and waits for its signer: kube-controller-manager needs --cluster-signing-cert-file and -key-file "+
-			"(without the CA's key in the cluster: mooring credentials --csr)")
+		r.say(p, "is approved and waits for its signer: kube-controller-manager needs --cluster-signing-cert-file "+
+			"and -key-file (without the CA's key in the cluster: mooring credentials --csr)")
 	default:
 		r.say(p, fmt.Sprintf("is %s (%s); the next one is made %s after it was filed and is gone; or, on this node: "+
 			"mooring credentials", got.State, orNone(got.Why), again))

@@ -27,7 +27,8 @@ type Authority struct {
 func NewAuthority(cert, key []byte) (Authority, error) {
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return Authority{}, fmt.Errorf("the authority's certificate and key do not belong together or cannot be read: %w", err)
+		return Authority{}, fmt.Errorf("the authority's certificate and key do not belong together or cannot be read: %w",
+			err)
 	}
 	signer, ok := pair.PrivateKey.(crypto.Signer)
 	switch {
