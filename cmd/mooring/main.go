@@ -42,7 +42,7 @@ type command func(ctx context.Context, args []string, out io.Writer) error
 func commands() map[string]command {
 	return map[string]command{
 		"agent": cmdAgent, "status": cmdStatus, "explain": cmdExplain, "move": cmdMove, "drain": cmdDrain, "config": cmdConfig, "manifest": cmdManifest,
-		"check": cmdCheck,
+		"check":       cmdCheck,
 		"credentials": cmdCredentials,
 		"version": func(_ context.Context, _ []string, out io.Writer) error {
 			_, err := fmt.Fprintln(out, "mooring", version)

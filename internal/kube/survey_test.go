@@ -262,8 +262,8 @@ func TestSkew(t *testing.T) {
 	}
 }
 
-// TestLook: real TLS; a server whose clock is ahead, and one that never answers.
-func TestLook(t *testing.T) {
+// TestSurveyLook: real TLS; a server whose clock is ahead, and one that never answers.
+func TestSurveyLook(t *testing.T) {
 	ca := newAuthority(t)
 	api := newAPIServer(t, ca, "127.0.0.1:0", "127.0.0.1", "kubernetes")
 	_, _, cert, key := issue(t, ca, "mooring:node:n1")
