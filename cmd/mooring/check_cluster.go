@@ -46,7 +46,7 @@ func (x *exam) logIn(operator string) (func(), error) {
 	if operator != "" {
 		// An operator's may well lead to the VIP.
 		if other, err = open(operator, nil); err != nil {
-			c.Fault, c.Missing = err.Error(), false
+			c.File, c.Fault, c.Missing = operator, err.Error(), false
 		}
 	}
 	return func() {

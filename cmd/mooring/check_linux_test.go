@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -168,7 +169,13 @@ func TestCheckKernel(t *testing.T) {
 	r = s.check()
 	s.want(r, "arp", check.Problem, "arp_ignore is 8")
 	s.want(r, "firewall", check.Warning, "inet site in drops by default, and no rule names udp dport 7444")
-	s.want(r, "kube-proxy", check.OK, "mode nftables")
+	s.want(r, "kube-proxy", check.OK, "mode nftables, says this node's kernel")
+	proxy, err := net.Listen("tcp", "127.0.0.1:10249")
+	must(t, err)
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ipvs") })}
+	go func() { _ = web.Serve(proxy) }()
+	s.want(s.check(), "kube-proxy", check.Warning, "mode ipvs (says kube-proxy itself) without strictARP")
+	must(t, web.Close())
 	if before != "" {
 		t.Errorf("the check has left rules:\n%s", before)
 	}

@@ -212,7 +212,7 @@ func budget(what, setting string, wanted int, nofile uint64) check.Budget {
 	}
 	var err error
 	if b.Most, err = haproxy.FitMaxConn(c, nofile); err != nil {
-		b.Fault = err.Error()
+		b.Fault = strings.TrimPrefix(err.Error(), "haproxy: ")
 	}
 	return b
 }

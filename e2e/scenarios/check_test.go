@@ -98,6 +98,12 @@ func TestCheck(t *testing.T) {
 	c.want(t, "agent", "unseen", "no agent")
 	c.want(t, "key", "ok", "the first agent makes it")
 	c.want(t, "claims", "ok", "no other host answers")
+	write(strings.Replace(withServices(n.AgentConfig(vip)), n.AgentKubeconfig(), "/nowhere/mooring.conf", 1))
+	c = w.check(n, "--kubeconfig", n.AdminKubeconfig())
+	c.sound(t, "without credentials for the agent, with an operator's")
+	c.want(t, "credentials", "warning", "no credentials yet")
+	c.want(t, "rights", "ok", "mooring:node:"+n.Name()+" has all")
+	c.want(t, "load-balancers", "ok", "none")
 
 	for _, m := range w.All() {
 		w.startAgent(m, withServices)
@@ -172,8 +178,10 @@ func (w *world) faults(holder, n *lab.Node) {
 	w.StopAPI(lab.Hung)
 	begun := time.Now()
 	c = w.check(holder)
-	if took := time.Since(begun); took > 20*time.Second {
-		t.Errorf("with hung API servers the check took %s", took)
+	took := time.Since(begun).Round(10 * time.Millisecond)
+	t.Logf("with hung API servers the check took %s", took)
+	if took > 20*time.Second {
+		t.Error("that is too long")
 	}
 	c.want(t, "api", "problem", holder.IP())
 	c.want(t, "rights", "unseen", "")

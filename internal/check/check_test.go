@@ -182,6 +182,9 @@ func TestNode(t *testing.T) {
 			[]string{"warning priority: not permitted | SYS_NICE"}},
 		{"read-only", func(f *Facts) { f.Process.Unwritable = []string{"/run/mooring is read-only"} },
 			[]string{"problem directories: read-only | mkdir"}},
+		{"read-only for this user", func(f *Facts) {
+			f.Process = Process{Unwritable: []string{"/run/mooring: denied"}, Lacks: []string{"NET_ADMIN"}, Precedence: true}
+		}, []string{"warning capabilities: lacks NET_ADMIN", "unseen directories: denied | sudo"}},
 		{"deaf kernel", func(f *Facts) { f.Sysctls["net/ipv4/conf/eth0/arp_ignore"] = "8" },
 			[]string{"problem arp: answers nobody | net.ipv4.conf.eth0.arp_ignore=1"}},
 		{"proxy", func(f *Facts) { f.Sysctls["net/ipv4/conf/eth0/proxy_arp_pvlan"] = "1" },

@@ -82,7 +82,7 @@ func claims(f *Facts) []Finding {
 		return append(out, unseen(Gap{Why: f.Wire.Fault}))
 	}
 	for _, v := range f.Links.VIPs {
-		if v.Fault == "" && !(v.Up && v.Carrier) {
+		if v.Fault == "" && (!v.Up || !v.Carrier) {
 			out = append(out, unseen(Gap{Why: "who has " + v.IP.String() + ": nothing can be heard on " + v.Link}))
 			continue
 		}
@@ -168,7 +168,12 @@ func priority(f *Facts) []Finding {
 
 func directories(f *Facts) []Finding {
 	var out []Finding
-	for _, why := range f.Process.Unwritable {
+	p := f.Process
+	for _, why := range p.Unwritable {
+		if !p.Agent && len(p.Lacks) > 0 {
+			// What an ordinary user may not write, root may.
+			return []Finding{unseen(Gap{Why: why, Fix: "sudo mooring check"})}
+		}
 		out = append(out, problem("mkdir -p /run/mooring /var/lib/mooring   # and mount them into the pod, not read-only",
 			"%s", why))
 	}

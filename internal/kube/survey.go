@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	coordination "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -94,18 +94,16 @@ func (s *Surveyor) HasNamespace(ctx context.Context, name string) (bool, error) 
 	return err == nil, ignoreNotFound(err)
 }
 
-// HelloKeys are the keys of the Secret as Keys reads them, one a line, and what is
-// wrong with entries; false is that there is no such Secret.
+// HelloKeys are the keys of the Secret as Keys reads them, one a line, "" without any
+// that fits; false is that there is no such Secret.
 func (s *Surveyor) HelloKeys(ctx context.Context, namespace, name string) (text string, found bool, err error) {
 	secret, err := s.core.Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return "", false, ignoreNotFound(err)
 	}
-	var lines []string
-	for _, entry := range slices.Sorted(maps.Keys(secret.Data)) {
-		lines = append(lines, strings.TrimSpace(string(secret.Data[entry])))
-	}
-	return strings.Join(lines, "\n"), true, nil
+	k := &Keys{o: KeysOptions{Log: slog.New(slog.DiscardHandler)}}
+	text, _ = k.read(secret.Data)
+	return text, true, nil
 }
 
 // Pools counts the AddressPools; false is that the cluster does not know the type.

@@ -209,7 +209,8 @@ func TestSurvey(t *testing.T) {
 		"GET /api/v1/namespaces/kube-system/pods": `{"kind":"PodList","apiVersion":"v1","items":[` +
 			strings.ReplaceAll(pod, "%q", `"kubernetes.io/config.mirror"`) + `,` + strings.ReplaceAll(pod, "%q",
 			`"other"`) + `]}`,
-		"GET /api/v1/namespaces/m/secrets/k": `{"kind":"Secret","apiVersion":"v1","data":{"b":"YmI=","a":"YWEK"}}`,
+		"GET /api/v1/namespaces/m/secrets/k": `{"kind":"Secret","apiVersion":"v1","data":{"next":"YmJiYmJiYmJiYmJiYmJiYg==",` +
+			`"current":"YWFhYWFhYWFhYWFhYWFhYQo=","a":"eA=="}}`,
 		"GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices": `{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","items":[` +
 			`{"ports":[{"port":6443}],"endpoints":[{"addresses":["192.0.2.1"]},{"addresses":["x","192.0.2.2"]}]}]}`,
 	})
@@ -235,7 +236,7 @@ func TestSurvey(t *testing.T) {
 		t.Error("static pods only: ", d, err)
 	}
 	keys, found, err := s.HelloKeys(ctx, "m", "k")
-	if keys != "aa\nbb" || !found || err != nil {
+	if keys != keyA+"\n"+keyB || !found || err != nil {
 		t.Errorf("keys %q, %t, %v", keys, found, err)
 	}
 	servers, err := s.Servers(ctx)
