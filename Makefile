@@ -3,8 +3,11 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The lab's Kubernetes and the agent share a build cache: same flags for both.
 export CGO_ENABLED ?= 0
 E2E = cd e2e && go
+BUILD = cd build && go
+# Debian suite of the image's packages; empty: this machine's own apt sources.
+SUITE ?=
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
-.PHONY: build generate setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench demo image
+.PHONY: build generate setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench demo test-build image image-archive bundle
 
 build: # The binary, bin/mooring.
 	go build -ldflags "-X main.version=$(VERSION)" -o bin/mooring ./cmd/mooring
@@ -15,7 +18,7 @@ generate: # Deep copies and the CRD's YAML, after a change of api/.
 setup: # Installs what tests and demo use and the machine lacks (Debian, Ubuntu).
 	@sh e2e/setup.sh
 
-test: setup test-race test-sim test-lab # Everything: unit and namespace tests under the race detector, real control planes.
+test: setup test-race test-sim test-build test-lab # Everything: unit and namespace tests under the race detector, real control planes.
 
 test-unit: # Without the race detector, quickly.
 	go vet ./... && go test -count=1 ./...
@@ -46,5 +49,11 @@ bench: setup # Figures beside keepalived and a direct API server, as ratios.
 demo: setup # The main job, shown: VIP up, power off, planned move. KEEP=1 leaves it running.
 	$(E2E) run ./cmd/demo
 
-image: # The container image.
+test-build: # The bundle, twice from two folders, installed under every shell here (root, apt).
+	$(BUILD) vet ./... && go test -count=1 -timeout 30m -v ./...
+image: # The container image, by an engine and a registry for its base.
 	docker build --build-arg VERSION=$(VERSION) -t mooring:$(VERSION) .
+image-archive: # The same without either, out of Debian packages: dist/mooring-image-….tar.
+	$(BUILD) run . image --version "$(VERSION)" --suite "$(SUITE)"
+bundle: # Everything for a site without internet: dist/mooring-VERSION-linux-ARCH.tar.gz.
+	$(BUILD) run . bundle --version "$(VERSION)" --suite "$(SUITE)"
