@@ -31,8 +31,9 @@ type job struct {
 // paths, without the version control's state. Other builds keep theirs, because
 // the lab shares their cache.
 func (j job) compile(ctx context.Context, arch, out string) error {
-	cmd := []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=0", "GOFLAGS=", "GOAMD64=", "GOARM64=", "go", "build", "-trimpath",
-		"-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.version=" + j.version, "-o", out, "./cmd/mooring"}
+	cmd := []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=0", "GOFLAGS=", "GOAMD64=", "GOARM64=",
+		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.version=" + j.version,
+		"-o", out, "./cmd/mooring"}
 	_, err := run(ctx, j.src, "env", cmd...)
 	return err
 }

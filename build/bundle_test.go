@@ -245,7 +245,8 @@ func checkImage(t *testing.T, archive, binary []byte) {
 		{"/usr/local/bin/mooring version", "v0.0.0-test"}, {"/usr/sbin/haproxy -vv", "HAProxy version"},
 		{"/usr/sbin/nft --version", "nftables v"}, {"/usr/sbin/haproxy -c -f /tmp/h.cfg", ""},
 	} {
-		cfg := "defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\nlisten a\n  bind 127.0.0.1:1\n" +
+		cfg := "defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n" +
+			"listen a\n  bind 127.0.0.1:1\n" +
 			"  server b 127.0.0.1:2 check-ssl verify required ca-file /etc/ssl/certs/ca-certificates.crt\n"
 		if err := os.WriteFile(filepath.Join(dir, "tmp/h.cfg"), []byte(cfg), 0o644); err != nil {
 			t.Fatal(err)
@@ -302,7 +303,8 @@ func checkLayout(t *testing.T, image tree) [][]byte {
 		RepoTags, Layers []string
 	}
 	decode(image["manifest.json"].data, &docker)
-	if "sha256:"+filepath.Base(docker[0].Config) != manifest.Config.Digest || docker[0].RepoTags[0] != "localhost/mooring:v0.0.0-test" {
+	if "sha256:"+filepath.Base(docker[0].Config) != manifest.Config.Digest ||
+		docker[0].RepoTags[0] != "localhost/mooring:v0.0.0-test" {
 		t.Errorf("docker reads %+v", docker)
 	}
 	if config.Architecture != runtime.GOARCH || config.Config.Entrypoint[0] != "/usr/local/bin/mooring" {
@@ -332,7 +334,8 @@ func checkInstall(t *testing.T, all tree) {
 			!strings.Contains(string(pod), "port: 9555") {
 			t.Errorf("%s: %v\n%s", name, err, pod)
 		}
-		out, err := run(context.Background(), "", s.root+"/usr/local/bin/mooring", "config", "check", s.root+"/etc/mooring/mooring.yaml")
+		out, err := run(context.Background(), "", s.root+"/usr/local/bin/mooring", "config", "check",
+			s.root+"/etc/mooring/mooring.yaml")
 		if err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}

@@ -21,6 +21,7 @@ type debian struct {
 	name, version, arch string
 	control             string // its paragraph
 	sha256              string // of the .deb file, hex
+	licence             []byte // its text, which may be another package's
 	files               tree
 }
 

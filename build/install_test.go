@@ -99,7 +99,9 @@ func shells(t *testing.T) map[string][]string {
 		t.Skip("needs root")
 	}
 	out := make(map[string][]string)
-	for name, argv := range map[string][]string{"dash": {"dash"}, "busybox": {"busybox", "sh"}, "bash": {"bash", "--posix"}} {
+	for name, argv := range map[string][]string{
+		"dash": {"dash"}, "busybox": {"busybox", "sh"}, "bash": {"bash", "--posix"},
+	} {
 		if _, err := exec.LookPath(argv[0]); err == nil {
 			out[name] = argv
 		}

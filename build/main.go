@@ -46,7 +46,8 @@ func work(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		return j.save(filepath.Join(j.out, fmt.Sprintf("mooring-image-%s-linux-%s.tar", j.version, j.packages.arch)), m.archive)
+		name := fmt.Sprintf("mooring-image-%s-linux-%s.tar", j.version, j.packages.arch)
+		return j.save(filepath.Join(j.out, name), m.archive)
 	case "rootfs":
 		return j.rootfs(ctx)
 	case "bundle":
@@ -70,7 +71,7 @@ func read(args []string) (job, error) {
 	fs.StringVar(&j.out, "out", "../dist", "where to write, a `DIR`")
 	fs.StringVar(&j.version, "version", "dev", "the `VERSION`")
 	fs.StringVar(&j.binary, "binary", "", "this `FILE` instead of a build")
-	fs.StringVar(&j.image, "image", "", "the image's `NAME`; localhost/mooring:VERSION, which no program looks up elsewhere")
+	fs.StringVar(&j.image, "image", "", "the image's `NAME`; localhost/mooring:VERSION, which nobody looks up elsewhere")
 	fs.StringVar(&j.packages.arch, "arch", runtime.GOARCH, "amd64 or arm64")
 	fs.StringVar(&j.packages.dir, "debs", "", "use the packages in this `DIR` and download nothing")
 	fs.StringVar(&j.packages.suite, "suite", "", "Debian `SUITE` instead of this machine's apt sources")

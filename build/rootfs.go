@@ -41,8 +41,10 @@ func makeRoot(ctx context.Context, debs []string) (root, error) {
 	if err != nil {
 		return root{}, err
 	}
-	r := root{files: make(tree), release: field(strings.ReplaceAll(string(all["usr/lib/os-release"].data), "=", ": "), "VERSION_CODENAME")}
+	release := strings.ReplaceAll(string(all["usr/lib/os-release"].data), "=", ": ")
+	r := root{files: make(tree), release: field(release, "VERSION_CODENAME")}
 	used := make(map[string]bool)
+	names = append(names, below(all, "usr/share/common-licenses/", "")...) // what licence texts refer to
 	for _, n := range append(names, certificates(all)...) {
 		used[owner[n]] = true
 		r.files[n] = all[n]
@@ -125,10 +127,13 @@ func loads(data []byte) ([]string, error) {
 }
 
 // certificates lists Mozilla's certificates.
-func certificates(all tree) []string {
+func certificates(all tree) []string { return below(all, "usr/share/ca-certificates/mozilla/", ".crt") }
+
+// below lists the files of a directory that end in a suffix, sorted.
+func below(all tree, dir, suffix string) []string {
 	var out []string
 	for n := range all {
-		if strings.HasPrefix(n, "usr/share/ca-certificates/mozilla/") && strings.HasSuffix(n, ".crt") {
+		if strings.HasPrefix(n, dir) && strings.HasSuffix(n, suffix) {
 			out = append(out, n)
 		}
 	}
@@ -162,11 +167,12 @@ func (r *root) fixed() {
 
 // account adds licences and the package database that scanners read.
 func (r *root) account(all tree, packages []debian, used map[string]bool, owner map[string]string) error {
-	for _, d := range packages {
+	for i, d := range packages {
 		if !used[d.name] {
 			continue
 		}
 		text := copyright(all, d.name)
+		packages[i].licence = all[text].data
 		if len(all[text].data) == 0 {
 			return fmt.Errorf("package %s has no licence text", d.name)
 		}

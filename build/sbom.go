@@ -114,16 +114,7 @@ func sbom(version string, at time.Time, mods []module, goVersion string, r root)
 		})
 	}
 	for _, d := range r.packages {
-		purl := fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s&distro=%s", d.name, strings.ReplaceAll(d.version, "+", "%2B"),
-			d.arch, r.release)
-		var names []any
-		for _, l := range licences(r.files[copyright(r.files, d.name)].data) {
-			names = append(names, object{"license": object{"name": l}})
-		}
-		parts = append(parts, object{
-			"type": "library", "name": d.name, "version": d.version, "bom-ref": purl, "purl": purl, "licenses": names,
-			"hashes": []any{object{"alg": "SHA-256", "content": d.sha256}},
-		})
+		parts = append(parts, d.part(r))
 	}
 	doc := object{
 		"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": parts,
@@ -146,6 +137,20 @@ func sbom(version string, at time.Time, mods []module, goVersion string, r root)
 	return json.MarshalIndent(doc, "", " ")
 }
 
+// part is a package's entry in the bill.
+func (d debian) part(r root) object {
+	purl := fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s&distro=%s", d.name, strings.ReplaceAll(d.version, "+", "%2B"),
+		d.arch, r.release)
+	var names []any
+	for _, l := range licences(d.licence) {
+		names = append(names, object{"license": object{"name": l}})
+	}
+	return object{
+		"type": "library", "name": d.name, "version": d.version, "bom-ref": purl, "purl": purl, "licenses": names,
+		"hashes": []any{object{"alg": "SHA-256", "content": d.sha256}},
+	}
+}
+
 // licensed is CycloneDX's list of one licence, by its SPDX name or another.
 func licensed(id, other string) []any {
 	if id == "" {
@@ -163,7 +168,13 @@ func texts(mods []module, r root) tree {
 		}
 	}
 	for _, d := range r.packages {
-		out.put("licences/debian/"+d.name, 0o644, r.files[copyright(r.files, d.name)].data)
+		out.put("licences/debian/"+d.name, 0o644, d.licence)
+	}
+	const common = "usr/share/common-licenses/"
+	for _, n := range below(r.files, common, "") {
+		if way := r.files.resolve(n); way != nil { // links are of no use outside
+			out["licences/debian/common-licenses/"+strings.TrimPrefix(n, common)] = r.files[way[len(way)-1]]
+		}
 	}
 	return out
 }

@@ -50,7 +50,8 @@ func (s Site) Check() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	wrong(s.Image != "" && !imageForm.MatchString(s.Image), "--image %q: want REPOSITORY:TAG or REPOSITORY@sha256:DIGEST", s.Image)
+	wrong(s.Image != "" && !imageForm.MatchString(s.Image),
+		"--image %q: want REPOSITORY:TAG or REPOSITORY@sha256:DIGEST", s.Image)
 	wrong(!slices.Contains([]string{"", "Never", "IfNotPresent", "Always"}, s.PullPolicy),
 		"--pull-policy %q: want Never, IfNotPresent or Always", s.PullPolicy)
 	wrong(s.PullPolicy == "Always" && (s.Image == "" || strings.HasPrefix(s.Image, "localhost/")),

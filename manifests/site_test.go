@@ -68,7 +68,8 @@ func TestSiteRefuses(t *testing.T) {
 		}
 	}
 	for _, image := range []string{
-		"mooring:dev", "registry.example:5000/a/b:v1.2", "localhost/mooring:v1_2-3", "r.example/m@sha256:" + strings.Repeat("0a", 32),
+		"mooring:dev", "registry.example:5000/a/b:v1.2", "localhost/mooring:v1_2-3",
+		"r.example/m@sha256:" + strings.Repeat("0a", 32),
 	} {
 		if err := (Site{Image: image}).Check(); err != nil {
 			t.Errorf("%s: %v", image, err)
@@ -79,8 +80,8 @@ func TestSiteRefuses(t *testing.T) {
 // TestSets: the order in which a cluster takes them, and what is in none.
 func TestSets(t *testing.T) {
 	all := Expand(All)
-	if diff := cmp.Diff([]string{"namespace.yaml", "addresspools.yaml", "rbac-services.yaml", "rbac.yaml"}, all[:4]); diff != "" {
-		t.Error(diff)
+	if first := strings.Join(all[:2], " "); first != "namespace.yaml addresspools.yaml" {
+		t.Errorf("first comes %s", first)
 	}
 	for _, n := range all {
 		if slices.Contains(Kinds(n), "Pod") || strings.Contains(n, "monitor") || strings.HasSuffix(n, ".service") {

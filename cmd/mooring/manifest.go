@@ -128,7 +128,8 @@ func (o order) combine() error {
 	var errs []error
 	for _, f := range []string{"vip", "interface", "services"} {
 		if o.given[f] && o.name != "config" {
-			errs = append(errs, fmt.Errorf("--%s is said in the agent's file: mooring manifest config --%s … > %s", f, f, defaultConfig))
+			errs = append(errs, fmt.Errorf("--%s is said in the agent's file: mooring manifest config --%s … > %s",
+				f, f, defaultConfig))
 		}
 	}
 	for _, f := range []string{"namespace", "metrics-bind"} {

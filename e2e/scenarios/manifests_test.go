@@ -48,7 +48,8 @@ func TestManifests(t *testing.T) {
 	l.Apply([]byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default, namespace: kube-system}"))
 	for _, site := range [][]string{
 		nil,
-		{"--namespace", "vips", "--image", "registry.example:5000/mooring:v1", "--pull-policy", "Never", "--metrics-bind", "[::]:9555"},
+		{"--namespace", "vips", "--image", "registry.example:5000/mooring:v1", "--pull-policy", "Never",
+			"--metrics-bind", "[::]:9555"},
 	} {
 		space := "mooring-system"
 		if site != nil {
