@@ -29,7 +29,8 @@ func modules(ctx context.Context, src, binary string) ([]module, string, error) 
 	if err != nil {
 		return nil, "", err
 	}
-	out, err := run(ctx, src, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}", "all")
+	// Of the packages that were just compiled: their sources are here.
+	out, err := run(ctx, src, "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Dir}}{{end}}", "./cmd/mooring")
 	if err != nil {
 		return nil, "", err
 	}
