@@ -6,6 +6,7 @@ E2E = cd e2e && go
 BUILD = cd build && go
 # Debian suite of the image's packages; empty: this machine's own apt sources.
 SUITE ?=
+ARCH ?= $(shell go env GOARCH)
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 .PHONY: build generate setup test test-unit test-race test-sim test-lab soak mutants lint vuln bench demo test-build image image-archive bundle
 
@@ -38,7 +39,7 @@ test-lab: # Stories on real control planes; builds Kubernetes the first time.
 	$(E2E) vet ./... && go test -count=1 -timeout 60m ./lab/... ./stage/... ./cmd/... && go test -count=1 -timeout 60m -parallel 2 -v ./scenarios/...
 
 lint: # House rules: golangci-lint with depguard.
-	go run $(LINT) run ./... && $(E2E) run $(LINT) run --config ../.golangci.yml ./...
+	go run $(LINT) run ./... && $(E2E) run $(LINT) run --config ../.golangci.yml ./... && cd ../build && go run $(LINT) run --config ../.golangci.yml ./...
 
 vuln: # Known holes in what we link.
 	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
@@ -54,6 +55,6 @@ test-build: # The bundle, twice from two folders, installed under every shell he
 image: # The container image, by an engine and a registry for its base.
 	docker build --build-arg VERSION=$(VERSION) -t mooring:$(VERSION) .
 image-archive: # The same without either, out of Debian packages: dist/mooring-image-….tar.
-	$(BUILD) run . image --version "$(VERSION)" --suite "$(SUITE)"
+	$(BUILD) run . image --version "$(VERSION)" --arch $(ARCH) --suite "$(SUITE)"
 bundle: # Everything for a site without internet: dist/mooring-VERSION-linux-ARCH.tar.gz.
-	$(BUILD) run . bundle --version "$(VERSION)" --suite "$(SUITE)"
+	$(BUILD) run . bundle --version "$(VERSION)" --arch $(ARCH) --suite "$(SUITE)"

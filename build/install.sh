@@ -141,6 +141,11 @@ uninstall() {
 	fi
 	if [ -x "$binary" ] && [ -z "$root" ] && "$binary" --help | grep -q 'mooring cleanup'; then
 		act "$binary" cleanup
+	elif [ -z "$root" ] && command -v nft >/dev/null 2>&1; then
+		# The rules of a HAProxy that is gone lead nowhere.
+		nft list tables 2>/dev/null | while read -r word family table; do
+			case $table in mooring-*) act nft delete "$word" "$family" "$table" ;; esac
+		done
 	fi
 	if runs; then
 		# shellcheck disable=SC2086
