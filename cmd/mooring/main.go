@@ -23,7 +23,7 @@ const usage = `mooring keeps a Kubernetes cluster's addresses.
   mooring move --to NODE              planned move; run it on the holder
   mooring drain NODE [--undo]         hands its VIPs over and keeps them off it
   mooring config check|minimal|reference [FILE]
-  mooring manifest rbac|rbac-services|addresspools|namespace|static-pod|mooring.service
+  mooring manifest list|all|crds|monitoring|kustomize|static-pod|rbac|mooring.service
   mooring version
 
 Every command takes --help.
