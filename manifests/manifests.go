@@ -11,7 +11,7 @@ import (
 // Image is the image named in the manifests; a release replaces it by its own.
 const Image = "mooring:dev"
 
-//go:embed *.yaml *.service
+//go:embed *.yaml *.service *.json
 var files embed.FS
 
 // Names returns the names of the files, sorted.

@@ -39,6 +39,9 @@ func objects(t *testing.T, name string) []any {
 		{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}: func() any {
 			return new(map[string]any)
 		},
+		// The Prometheus operator's; TestRules and TestPodMonitor look into them.
+		{Group: "monitoring.coreos.com", Version: "v1", Kind: "PodMonitor"}:     func() any { return new(map[string]any) },
+		{Group: "monitoring.coreos.com", Version: "v1", Kind: "PrometheusRule"}: func() any { return new(map[string]any) },
 	}
 	var out []any
 	for doc := range strings.SplitSeq(text, "\n---\n") {
@@ -61,7 +64,8 @@ func objects(t *testing.T, name string) []any {
 
 func TestEveryYAMLParses(t *testing.T) {
 	want := []string{
-		"addresspools.yaml", "mooring.service", "namespace.yaml", "rbac-check.yaml", "rbac-services.yaml", "rbac.yaml", "static-pod.yaml",
+		"addresspools.yaml", "dashboard.json", "mooring.service", "namespace.yaml", "podmonitor.yaml",
+		"prometheusrule.yaml", "rbac-check.yaml", "rbac-services.yaml", "rbac.yaml", "static-pod.yaml",
 	}
 	if diff := cmp.Diff(want, Names()); diff != "" {
 		t.Error(diff)

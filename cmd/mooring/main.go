@@ -26,7 +26,7 @@ const usage = `mooring keeps a Kubernetes cluster's addresses.
   mooring check [-o json]             this node and its cluster: what would keep an agent from working, and the way out
   mooring credentials                 makes or renews this node's kubeconfig for its agent, from the cluster's CA
   mooring config check|minimal|reference [FILE]
-  mooring manifest rbac|rbac-services|rbac-check|addresspools|namespace|static-pod|mooring.service
+  mooring manifest list|all|crds|monitoring|kustomize|static-pod|rbac|mooring.service
   mooring version
 
 Every command takes --help.

@@ -95,6 +95,9 @@ func (m *Metrics) plane(p lb.Snapshot) {
 	if known == 0 {
 		known = len(p.Seeds)
 	}
+	if !p.Balance {
+		known = 0 // HAProxy balances over none
+	}
 	m.known.Set(float64(known))
 }
 

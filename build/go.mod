@@ -1,0 +1,3 @@
+module mooring.dev/mooring/build
+
+go 1.26.0
