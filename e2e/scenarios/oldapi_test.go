@@ -59,9 +59,15 @@ func openOld(t *testing.T, mode string) (s *shop, addr string) {
 		})
 	}
 	s.settle()
-	s.publish("shop", "ipFamilies: [IPv4]", "{port: 80, targetPort: 8080}", s.pods...)
-	s.Kubectl("annotate", "svc", "shop", "mooring.dev/check=http", "mooring.dev/check-path=/",
-		"mooring.dev/check-interval=200ms", "mooring.dev/check-fall=2")
+	// With its settings from the first: an edit is a reload, during which kube-proxy serves.
+	s.Apply([]byte(`apiVersion: v1
+kind: Service
+metadata:
+  name: shop
+  annotations: {mooring.dev/check: http, mooring.dev/check-path: /, mooring.dev/check-interval: 200ms, mooring.dev/check-fall: "2"}
+spec: {type: LoadBalancer, ipFamilies: [IPv4], ports: [{port: 80, targetPort: 8080}]}
+`))
+	s.endpoints("shop", s.pods...)
 	addr = s.address("shop")
 	if got := s.ingress("shop"); len(got) != 1 || got[0].IPMode != "VIP" {
 		t.Fatalf("the policy keeps no ipMode away: %+v", got)
