@@ -123,8 +123,9 @@ func (r *renewal) wrong() string {
 	near := min(expiryNear, c.life.Whole()/3)
 	switch code := r.n.servers.Refused(); {
 	case c.missing:
-		return fmt.Sprintf("no credentials: %s does not exist yet; until it does nobody is asked who may hold, "+
-			"and the VIP reaches the holder's own API server; once the cluster's CA is there: mooring credentials --node %s", c.path, cfg.Node)
+		return fmt.Sprintf("no credentials: %s does not exist yet; until it does nobody is asked who may hold, and the VIP "+
+			"reaches the holder's own API server; once the cluster's CA is there: mooring credentials --node %s",
+			c.path, cfg.Node)
 	case c.known && c.life.Expired(now):
 		return fmt.Sprintf("the certificate in %s expired at %s: API servers refuse this agent, it keeps what it has; "+
 			"write the next one: mooring credentials --node %s", c.path, c.life.NotAfter.UTC().Format(time.RFC3339), cfg.Node)
