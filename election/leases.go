@@ -372,6 +372,11 @@ func (g *leases) view(l *coordination.Lease) View {
 // One older than what is known is dropped if it came by watch; a read begun
 // after that sees a restored API server and is believed.
 func (g *leases) seen(l *coordination.Lease, version uint64, via Via, begun lb.Instant) {
+	// Never call a node damage before asking whether it is a member. Before the order is
+	// kept: what is learnt of a member is delivered in it too.
+	if v := g.view(l); v.Sound && !v.Candidate && g.resolve != nil {
+		g.resolve(v.Record.Holder)
+	}
 	g.order.Lock()
 	defer g.order.Unlock()
 	g.mu.Lock()
@@ -393,13 +398,7 @@ func (g *leases) seen(l *coordination.Lease, version uint64, via Via, begun lb.I
 		g.latest, g.version, g.at, g.synced = l, version, g.now(), true
 	}
 	g.mu.Unlock()
-	v := g.view(l)
-	if v.Sound && !v.Candidate && g.resolve != nil {
-		// Never call a node damage before asking whether it is a member.
-		g.resolve(v.Record.Holder)
-		v = g.view(l)
-	}
-	g.deliver(Saw{View: v, Via: via, Begun: begun})
+	g.deliver(Saw{View: g.view(l), Via: via, Begun: begun})
 }
 
 // last returns the Lease last seen, nil if there is none, and whether

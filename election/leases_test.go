@@ -199,3 +199,22 @@ func TestLeasesResolve(t *testing.T) {
 		t.Errorf("candidate %v, asked for %q", candidate, asked)
 	}
 }
+
+// TestLeasesResolveDates: a member that is looked up for the sake of a record is the
+// one by whose Lease that record is dated; the one must not wait for the other.
+func TestLeasesResolveDates(t *testing.T) {
+	s := newShelf()
+	s.beats = true
+	s.resolve = func(node string) { s.putMember(memberLease(node, 5, true)) }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.seen(groupLease("n1", 1, 10), 10, ByRead, s.clock)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for itself")
+	}
+	s.expect(t, "members n1", "read n1/1")
+}
