@@ -10,14 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"k8s.io/client-go/rest"
 
 	"mooring.dev/mooring/election"
 	"mooring.dev/mooring/haproxy"
 	"mooring.dev/mooring/internal/agent"
-	"mooring.dev/mooring/internal/kube"
 	"mooring.dev/mooring/internal/lb"
 )
 
@@ -186,14 +182,6 @@ func TestPeersOf(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
-}
-
-// reporter keeps its notes to itself.
-func reporter(t *testing.T) *kube.Reporter {
-	t.Helper()
-	r, err := kube.NewReporter(&rest.Config{Host: "https://127.0.0.1:1"}, kube.ReporterOptions{Node: "n1", Now: time.Now})
-	must(t, err)
-	return r
 }
 
 // TestSkipped: what HAProxy leaves out is told by the Service's name.

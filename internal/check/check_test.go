@@ -286,9 +286,9 @@ func TestCluster(t *testing.T) {
 			f.Credentials = Credentials{File: "k.conf", Missing: true, Fault: "none"}
 			f.Site.Fresh = true
 		},
-			[]string{"warning credentials: no credentials yet | --client-name mooring:node:n1"}},
+			[]string{"warning credentials: no credentials yet | mooring credentials --out"}},
 		{"credentials gone", func(f *Facts) { f.Credentials = Credentials{File: "k.conf", Missing: true, Fault: "gone"} },
-			[]string{"problem credentials: gone | > k.conf"}},
+			[]string{"problem credentials: gone | --out k.conf"}},
 		{"expired", func(f *Facts) { f.Credentials.Left = -49 * time.Hour }, []string{"problem credentials: 2 days ago"}},
 		{"expires soon", func(f *Facts) { f.Credentials.Left = 25 * time.Hour }, []string{"warning credentials: in 1 day"}},
 		{"token", func(f *Facts) { f.Credentials.Left = 0 }, nil},

@@ -99,8 +99,7 @@ const soon = 30 * 24 * time.Hour
 func credentials(f *Facts) []Finding {
 	c := f.Credentials
 	days := int(c.Left.Hours() / 24)
-	anew := fmt.Sprintf("kubeadm kubeconfig user --client-name mooring:node:%s --org mooring:agents > %s && "+
-		"kubectl --kubeconfig %[2]s config set-cluster kubernetes --server https://127.0.0.1:%d", f.Site.Node, c.File, f.Site.Port)
+	anew := "mooring credentials --out " + c.File + " (on the host, with the cluster's CA; --profile k0s or k3s there)"
 	switch {
 	case c.Missing && f.Site.Fresh:
 		return []Finding{warning(anew, "%s: there are no credentials yet", c.File)}
