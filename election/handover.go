@@ -174,7 +174,8 @@ func (m *Machine) drainingSaw(ev Saw, v verdict) {
 		m.undone()
 	case v == successor && r.From == m.cfg.Self:
 		m.becomeDraining(r)
-	case r.From == m.cfg.Self, m.hand.yields && r == m.known:
+	case r.From == m.cfg.Self, m.hand.yields && r.term(m.known) && r.Version == m.known.Version:
+		// Of a group of Services also when the target has renewed its member Lease.
 		m.known.Version = r.Version
 		if m.hand.cut && ev.Via == ByRead && ev.Begun >= m.unsure {
 			m.tryNext() // an API server answers again, and the target has had its time

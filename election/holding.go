@@ -135,8 +135,22 @@ func (m *Machine) holdingSaw(ev Saw, v verdict) {
 	case successor:
 		m.superseded(ev)
 	case damage, missing:
+		if m.disputed(ev) {
+			m.believe(ev.View.Record)
+			m.becomeFenced(Fenced)
+			return
+		}
 		m.repair()
 	}
+}
+
+// disputed: a quorum read gives this holder's term to another candidate, which is heard
+// to hold it: that one claimed while this node was away, without knowing of its claim.
+// What stands in the record counts.
+func (m *Machine) disputed(ev Saw) bool {
+	r := ev.View.Record
+	return ev.Via == ByRead && ev.View.Sound && ev.View.Candidate && r.Transitions == m.known.Transitions &&
+		m.peers[r.Holder].holds() && m.peers[r.Holder].say.Transitions == r.Transitions
 }
 
 // confirmed: a read or write begun after the loss names us. A watch may be old.

@@ -15,7 +15,7 @@ import (
 //
 //	10s    started [alive] [known n1/3] [sameboot] [forwards=n3]
 //	10s    members n1 n2 n3:dead
-//	10.5s  saw read n1/3 v7 [from=n2] [cause=move] [begun=10.2s] [unsound] [missing] [stranger]
+//	10.5s  saw read n1/3 v7 [from=n2] [cause=move] [beat=5] [begun=10.2s] [unsound] [missing] [stranger]
 //	11s    failed                                a read
 //	11s    address held [begun=10.9s] | late | refused
 //	11s    gone                                  the address, by hand
@@ -258,7 +258,7 @@ func parseSaw(at lb.Instant, args []string, o options) (Event, error) {
 		return ev, nil
 	}
 	r := parseRecord(args[1])
-	r.From, r.Cause, r.UID = o["from"], Cause(o["cause"]), "u"
+	r.From, r.Cause, r.UID, r.Beat = o["from"], Cause(o["cause"]), "u", o["beat"]
 	if len(args) > 2 {
 		r.Version = strings.TrimPrefix(args[2], "v")
 	}

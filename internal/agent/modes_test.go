@@ -91,7 +91,9 @@ func TestModeIsAskedForAgain(t *testing.T) {
 		if got := o.written(); got != question {
 			t.Errorf("a minute after another node led: %s", got)
 		}
+		o.mu.Lock()
 		o.keeps = true
+		o.mu.Unlock()
 		time.Sleep(askAgain)
 		if got, want := o.written(), question+"; shop/b again=true insist=false"; got != want {
 			t.Errorf("after the upgrade: %s, want %s", got, want)

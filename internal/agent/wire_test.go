@@ -6,21 +6,26 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"mooring.dev/mooring/internal/ipam"
 	"mooring.dev/mooring/internal/lb"
 )
 
 // neighbours are hosts with addresses, by MAC; the wire of this node reaches those
 // below 192.0.2.100.
 type neighbours struct {
+	mu    sync.Mutex
 	macs  map[string]string
 	asked []string
 }
 
 func (n *neighbours) Ask(_ context.Context, addrs []netip.Addr) map[netip.Addr]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.asked = append(n.asked, strings.ReplaceAll(strings.Trim(fmt.Sprint(addrs), "[]"), "192.0.2", ""))
 	out := map[netip.Addr]string{}
 	for _, ip := range addrs {
@@ -34,9 +39,18 @@ func (n *neighbours) Ask(_ context.Context, addrs []netip.Addr) map[netip.Addr]s
 // took is what was asked for since the last call, question by question.
 func (n *neighbours) took() string {
 	synctest.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	out := strings.Join(n.asked, "|")
 	n.asked = nil
 	return out
+}
+
+// set has an address answered by a MAC from now on, by nobody if it is "".
+func (n *neighbours) set(ip, mac string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.macs[ip] = mac
 }
 
 const foreignMAC = "02:00:00:00:00:99"
@@ -72,7 +86,7 @@ func TestNewAddressIsAskedFor(t *testing.T) {
 			t.Errorf("then asked for %s", got)
 		}
 		time.Sleep(2 * time.Second)
-		if got := fmt.Sprint(k.foreign); got != "[{192.0.2.1 "+foreignMAC+" lan} {192.0.2.2 "+foreignMAC+" lan}]" {
+		if got := fmt.Sprint(k.quarantined()); got != "[{192.0.2.1 "+foreignMAC+" lan} {192.0.2.2 "+foreignMAC+" lan}]" {
 			t.Errorf("the pool's quarantine: %s", got)
 		}
 	}, "192.0.2.1", "192.0.2.2")
@@ -123,7 +137,7 @@ func TestAskedForAddressOfAnotherHost(t *testing.T) {
 		k.expect(t, "shop/a [] AddressQuarantined foreign=192.0.2.5")
 		time.Sleep(askAgain + time.Second)
 		k.expect(t, "")
-		delete(n.macs, "192.0.2.5")
+		n.set("192.0.2.5", "")
 		time.Sleep(askAgain)
 		k.expect(t, "shop/a [192.0.2.5]")
 		if got := n.took(); got != ".5|.5|.5|.5" {
@@ -185,7 +199,7 @@ func TestQuarantineIsAskedInTurns(t *testing.T) {
 		k.pools(98)
 		for i := range 98 {
 			ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})
-			n.macs[ip.String()] = foreignMAC
+			n.set(ip.String(), foreignMAC)
 			k.put(fmt.Sprint("s", i), func(s *lb.Service) { s.Addresses = []netip.Addr{ip} })
 		}
 		defer k.lead(t)()
@@ -206,4 +220,11 @@ func TestQuarantineIsAskedInTurns(t *testing.T) {
 			}))
 		}
 	})
+}
+
+// quarantined is what the pools' status says last.
+func (k *cluster) quarantined() []ipam.Foreign {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.foreign
 }
