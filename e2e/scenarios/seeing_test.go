@@ -114,12 +114,15 @@ func (s *seeing) seen(holder *lab.Node, addr string) {
 	out, _ = s.asks(holder, explain...)
 	t.Log(out)
 
-	text := s.scrape(holder, "?scope=frontend&scope=backend")
+	// A reload begins the counts anew.
 	requests := regexp.MustCompile(`(?m)^haproxy_frontend_sessions_total\{proxy="fe_default_shop_80"\} ([1-9].*)$`)
-	if !requests.MatchString(text) || !strings.Contains(text,
-		`haproxy_backend_active_servers{proxy="be_default_shop_80"} 3`) {
-		t.Errorf("metrics: %s", text)
-	}
+	text := ""
+	s.Eventually(10*time.Second, "metrics of the Service count its client", func() bool {
+		_, _, err := s.get(addr + ":80")
+		text = s.scrape(holder, "?scope=frontend&scope=backend")
+		return err == nil && requests.MatchString(text) &&
+			strings.Contains(text, `haproxy_backend_active_servers{proxy="be_default_shop_80"} 3`)
+	})
 	t.Log(requests.FindString(text))
 }
 
