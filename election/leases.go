@@ -28,6 +28,9 @@ type site struct {
 	others  map[string]*coordination.Lease
 	listed  bool
 	version uint64
+	// partial: no list has come yet, or one is being taken in. Who is told of a part of
+	// the members would take the others for gone, whom it remembers from an earlier run.
+	partial bool
 	members map[string]member
 	// gone are members whose Lease was deleted, and when: their agents write it
 	// again, and nobody is a stranger meanwhile.
@@ -65,7 +68,7 @@ type leases struct {
 // newSite makes an empty store.
 func newSite(now func() lb.Instant) *site {
 	return &site{now: now, groups: map[string]*leases{}, others: map[string]*coordination.Lease{},
-		members: map[string]member{}, gone: map[string]lb.Instant{}}
+		members: map[string]member{}, gone: map[string]lb.Instant{}, partial: true}
 }
 
 // newLeases makes a store with one group; it is not synced before it has seen a
@@ -166,7 +169,7 @@ func (s *site) Replace(objs []any, version string) error {
 	names := map[string]bool{}
 	s.mu.Lock()
 	s.others = map[string]*coordination.Lease{}
-	s.listed, s.version = true, number(version)
+	s.listed, s.version, s.partial = true, number(version), true
 	s.mu.Unlock()
 	for _, obj := range objs {
 		if l, ok := obj.(*coordination.Lease); ok {
@@ -180,6 +183,7 @@ func (s *site) Replace(objs []any, version string) error {
 			s.forget(name)
 		}
 	}
+	s.partial = false
 	s.mu.Unlock()
 	s.tellMembers()
 	for _, g := range s.all() {
@@ -262,6 +266,9 @@ func (s *site) tellMembers() {
 func (g *leases) candidates() ([]Member, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.partial {
+		return nil, false
+	}
 	now := g.now()
 	var all []Member
 	for _, m := range g.members {

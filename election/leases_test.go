@@ -38,6 +38,7 @@ func newShelf() *shelf {
 			s.delivered = append(s.delivered, "members "+strings.Join(all, " "))
 		}
 	})
+	s.partial = false // as after a list
 	return s
 }
 
@@ -217,4 +218,24 @@ func TestLeasesResolveDates(t *testing.T) {
 		t.Fatal("it waits for itself")
 	}
 	s.expect(t, "members n1", "read n1/1")
+}
+
+// TestLeasesPartial: before the first list, and while one is taken in, nobody is told
+// of a part of the members: the others are remembered, and would be taken for gone.
+func TestLeasesPartial(t *testing.T) {
+	s := newShelf()
+	s.partial = true
+	s.putMember(memberLease("n1", 3, true)) // its own, just written
+	s.expect(t)
+	list := []any{memberLease("n1", 3, true), memberLease("n2", 4, true), memberLease("n3", 5, true)}
+	if err := s.Replace(list, "9"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect(t, "members n1 n2 n3", "watch missing")
+	if err := s.Replace(append(list[1:], memberLease("n4", 8, true)), "12"); err != nil {
+		t.Fatal(err)
+	}
+	s.expect(t, "members n2 n3 n4", "watch missing")
+	s.putMember(memberLease("n5", 13, true))
+	s.expect(t, "members n2 n3 n4 n5")
 }
